@@ -1,0 +1,341 @@
+"""Claims: the lines of a script that compare two computations, recorded while the script runs.
+
+`instrument(tree)` rewrites every `assert`, and every `try` that demands an error, of a script's syntax tree into a call of
+a `Recorder`, which evaluates it, keeps what it found, and refuses a claim that could not have failed. The recorder also
+stands in for `torch.testing.assert_close` while the script runs, so that a call inside a recipe counts for the script's line.
+"""
+
+import ast
+import contextlib
+import math
+import operator
+import sys
+
+KINDS = ("equal", "exact", "differs", "bound", "raises")
+COMPARISONS = {
+    "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
+    "Is": operator.is_, "IsNot": operator.is_not,
+    "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b,
+}  # fmt: skip
+NEGATED = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtE", "LtE": "Gt", "Gt": "LtE", "GtE": "Lt", "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In"}
+
+
+class Vacuous(Exception):
+    """A claim that cannot fail: `line` in the script, and why."""
+
+    def __init__(self, line, why):
+        super().__init__(f"this claim cannot fail: {why}")
+        self.line = line
+
+
+# ---------------------------------------------------------------- rewriting
+
+
+def instrument(tree):
+    """Rewrite the claims of a syntax tree into calls of `__claims__`, in place; return the tree."""
+    return ast.fix_missing_locations(_Rewriter().visit(tree))
+
+
+def _call(name, line, *arguments):
+    function = ast.Attribute(ast.Name("__claims__", ast.Load()), name, ast.Load())
+    return ast.Call(function, [ast.Constant(line), *arguments], [])
+
+
+class _Rewriter(ast.NodeTransformer):
+    def visit_Assert(self, node):
+        parts = node.test.values if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) else [node.test]
+        message = ast.Lambda(ast.arguments([], [], None, [], [], None, []), node.msg or ast.Constant(None))
+        return [ast.copy_location(ast.Expr(self._claim(node.lineno, part, message)), node) for part in parts]
+
+    def _claim(self, line, test, message, negated=False):
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return self._claim(line, test.operand, message, not negated)
+        if not any(isinstance(part, ast.Name) for part in ast.walk(test)):
+            return _call("constant", line)
+        if isinstance(test, ast.Compare) and not (negated and len(test.ops) > 1):
+            sides = [test.left, *test.comparators]
+            if any(ast.dump(a) == ast.dump(b) for a, b in zip(sides, sides[1:], strict=False)):
+                return _call("constant", line)
+            names = [type(op).__name__ for op in test.ops]
+            names = [NEGATED[name] for name in names] if negated else names
+            operators = ast.List([ast.Constant(name) for name in names], ast.Load())
+            return _call("compare", line, message, operators, ast.List(sides, ast.Load()))
+        function = test.func if isinstance(test, ast.Call) else None
+        if isinstance(function, ast.Attribute | ast.Name) and getattr(function, "attr", getattr(function, "id", "")) in ("equal", "allclose"):
+            keywords = ast.Call(ast.Name("dict", ast.Load()), [], test.keywords)
+            return _call("call", line, message, ast.Constant(negated), function, ast.List(test.args, ast.Load()), keywords)
+        return _call("truth", line, message, ast.Constant(negated), test)
+
+    def visit_Try(self, node):
+        self.generic_visit(node)
+        last = node.orelse[-1] if node.orelse else None
+        if isinstance(last, ast.Raise) and "AssertionError" in ast.dump(last):
+            for handler in node.handlers:
+                handler.body.insert(0, ast.copy_location(ast.Expr(_call("raised", node.lineno)), handler))
+        return node
+
+
+# ---------------------------------------------------------------- recording
+
+
+class Recorder:
+    """What a script claimed. `records` maps (line, kind) to a JSON-able record; calls in a loop are folded with a count."""
+
+    def __init__(self, path, source):
+        self.path = str(path)
+        self.lines = source.splitlines()
+        self.records = {}
+        self.spans = sorted(
+            ((node.lineno, node.end_lineno) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)),
+            key=lambda span: span[1] - span[0],
+        )
+
+    @contextlib.contextmanager
+    def watching(self):
+        """Stand in for torch.testing.assert_close while the script runs."""
+        import torch
+
+        self.assert_close = torch.testing.assert_close
+        torch.testing.assert_close = self._assert_close
+        try:
+            yield self
+        finally:
+            torch.testing.assert_close = self.assert_close
+
+    # -- the calls that instrument() writes into the script
+
+    def constant(self, line):
+        raise Vacuous(line, "it compares a constant, or an expression with itself")
+
+    def raised(self, line):
+        error = sys.exc_info()[1]
+        self._keep(line, "raises", sides=[type(error).__name__])
+
+    def truth(self, line, message, negated, value):
+        if bool(value) == negated:
+            self._fail(line, message(), "it is false")
+        self._keep(line, "bound", value)
+
+    def compare(self, line, message, names, sides):
+        import torch
+
+        for name, left, right in zip(names, sides, sides[1:], strict=False):
+            if not bool(COMPARISONS[name](left, right)):
+                error = _greatest_error(left, right)
+                told = "" if math.isnan(error) else f", {error:.3g} apart"
+                self._fail(line, message(), f"{_short(left)} against {_short(right)}{told}")
+            numbers = [side for side in (left, right) if isinstance(side, float | int | torch.Tensor)]
+            if any(not math.isfinite(x) for side in numbers for x in torch.as_tensor(side).flatten().tolist()):
+                raise Vacuous(line, "a side is not finite")
+            if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and _same_memory(left, right):
+                raise Vacuous(line, "both sides are the same memory")
+        kinds = {"Eq": "exact", "Is": "exact", "In": "exact", "NotEq": "differs", "IsNot": "differs", "NotIn": "differs"}
+        kind = kinds.get(names[0], "bound")
+        error = _greatest_error(sides[0], sides[1])
+        self._keep(line, kind, *sides, error=None if math.isnan(error) or kind == "bound" else error, sides=[_short(side) for side in sides], ops=names)
+
+    def call(self, line, message, negated, function, arguments, keywords):
+        import torch
+
+        name = function.__name__
+        owner = getattr(function, "__self__", None)
+        left, right, *rest = [owner, *arguments] if isinstance(owner, torch.Tensor) else arguments
+        tolerance = None
+        if name == "allclose":
+            tolerance = [*rest[:2], *(1e-5, 1e-8)[len(rest) :]]
+            tolerance = [float(keywords.get("rtol", tolerance[0])), float(keywords.get("atol", tolerance[1]))]
+        holds = bool(function(*arguments, **keywords)) != negated
+        error = _greatest_error(left, right)
+        if not holds:
+            how = "they do not differ" if negated else _apart(left, right, *(tolerance or (0, 0)))
+            self._fail(line, message(), how)
+        if left.shape != right.shape:
+            raise Vacuous(line, f"the shapes {tuple(left.shape)} and {tuple(right.shape)} always differ")
+        equal_nan = bool(keywords.get("equal_nan"))
+        self._check_pair(line, left, right, equal_nan)
+        if not negated:
+            # torch.equal has no tolerance: every move is seen
+            check = {"allclose": lambda a, b: torch.allclose(a, b, rtol=tolerance[0], atol=tolerance[1], equal_nan=equal_nan)}
+            self._check_moves(line, left, right, check.get(name, torch.equal), stated=bool(rest or keywords))
+        kind = "differs" if negated else {"equal": "exact", "allclose": "equal"}[name]
+        self._keep(line, kind, left, right, error=error, tolerance=tolerance)
+
+    # -- the stand-in for torch.testing.assert_close
+
+    def _assert_close(self, actual, expected, *, rtol=None, atol=None, equal_nan=False, **others):
+        import torch
+
+        options = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan, **others}
+        line = self._line()
+        try:
+            self.assert_close(actual, expected, **options)
+        except AssertionError as error:
+            with contextlib.suppress(Exception):
+                worst = max(_pairs(actual, expected), key=lambda pair: _greatest_error(*pair))
+                error.claim = (line, _apart(*worst, *_tolerance(*worst, rtol, atol)))
+            raise
+        if line is None:
+            return
+        pairs = [(a, b) for a, b in _pairs(actual, expected) if a.numel()]
+        if not pairs:
+            raise Vacuous(line, "there is nothing to compare")
+        for left, right in pairs:
+            self._check_pair(line, left, right, equal_nan)
+
+            def holds(a, b):
+                try:
+                    self.assert_close(a, b, **options)
+                except AssertionError:
+                    return False
+                return True
+
+            self._check_moves(line, left, right, holds, stated=rtol is not None and atol is not None)
+            tolerance = _tolerance(left, right, rtol, atol)
+            exact = tolerance == [0, 0]
+            error = _greatest_error(left, right)
+            self._keep(line, "exact" if exact else "equal", left, right, error=error, tolerance=None if exact else tolerance, count=(left is pairs[0][0]))
+
+    # -- what makes a claim empty
+
+    def _check_pair(self, line, left, right, equal_nan):
+        if _same_memory(left, right):
+            raise Vacuous(line, "both sides are the same memory")
+        if not equal_nan:
+            for side in (left, right):
+                if side.is_floating_point() and not bool(side.isfinite().all()):
+                    raise Vacuous(line, "values are not finite (say equal_nan=True where that is meant)")
+
+    def _check_moves(self, line, left, right, holds, stated):
+        import torch
+
+        left, right = left.detach(), right.detach()
+        if left.dtype == torch.bfloat16 and not stated:
+            raise Vacuous(line, "bfloat16 must state rtol and atol: its default would pass a difference of 1 %")
+        if holds(_moved(left), right) or holds(left, _moved(right)):
+            raise Vacuous(line, "it still holds when one side is moved by 1 %")
+
+    # -- keeping
+
+    def _line(self):
+        """The script's line that led here: the innermost frame of the script itself."""
+        frame = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename != self.path:
+            frame = frame.f_back
+        return frame and self._statement(frame.f_lineno)[0]
+
+    def _statement(self, line):
+        return next((span for span in self.spans if span[0] <= line <= span[1]), (line, line))
+
+    def _fail(self, line, message, how):
+        error = AssertionError(message if message is not None else self._text(line))
+        error.claim = (line, how)
+        raise error
+
+    def _text(self, line):
+        start, end = self._statement(line)
+        first = self.lines[start - 1].strip()
+        return first if end == start else " ".join(part.strip() for part in self.lines[start - 1 : end])[:160]
+
+    def _keep(self, line, kind, *sides, error=None, tolerance=None, count=True, **more):
+        import torch
+
+        tensors = [side for side in sides if isinstance(side, torch.Tensor)]
+        record = self.records.setdefault((line, kind), {"line": line, "kind": kind, "text": self._text(line), "count": 0, "shapes": [], "dtypes": [], "error": None, "tolerance": None})
+        record["count"] += count
+        for tensor in tensors[:2]:
+            shape, dtype = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+            if shape not in record["shapes"] and len(record["shapes"]) < 6:
+                record["shapes"].append(shape)
+            if dtype not in record["dtypes"]:
+                record["dtypes"].append(dtype)
+        if error is not None and math.isfinite(error):
+            # of a difference the smallest is the telling one, of an error the greatest
+            pick = min if kind == "differs" else max
+            record["error"] = error if record["error"] is None else pick(record["error"], error)
+        if tolerance is not None:
+            record["tolerance"] = [max(pair) for pair in zip(tolerance, record["tolerance"] or tolerance, strict=True)]
+        record.update(more)
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def _pairs(actual, expected):
+    """The pairs of tensors that assert_close compares: through sequences and mappings, numbers as tensors."""
+    import torch
+
+    if isinstance(actual, dict):
+        return [pair for key in actual for pair in _pairs(actual[key], expected[key])]
+    if isinstance(actual, list | tuple):
+        return [pair for a, b in zip(actual, expected, strict=True) for pair in _pairs(a, b)]
+    return [(torch.as_tensor(actual), torch.as_tensor(expected))]
+
+
+def _tolerance(left, right, rtol, atol):
+    from torch.testing._comparison import default_tolerances
+
+    if rtol is None and atol is None:
+        return list(map(float, default_tolerances(left, right)))
+    return [float(rtol or 0), float(atol or 0)]
+
+
+def _same_memory(left, right):
+    if left is right:
+        return True
+    return left.numel() > 0 and left.layout == right.layout and left.data_ptr() == right.data_ptr() and left.stride() == right.stride() and left.shape == right.shape
+
+
+def _moved(tensor):
+    """`tensor` moved by 1 % of max(spread, greatest magnitude), by 0.01 where that is 0; by 10 % in bfloat16, whose step is 0.8 %."""
+    import torch
+
+    if tensor.dtype == torch.bool:
+        return ~tensor
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor + 1
+    finite = tensor[tensor.isfinite()].double() if not tensor.is_complex() else tensor.abs()
+    if finite.numel() == 0:
+        return torch.zeros_like(tensor)
+    size = float(max(finite.max() - finite.min(), finite.abs().max()))
+    share = 0.1 if tensor.dtype == torch.bfloat16 else 0.01
+    return (tensor.double() + (size * share or 0.01)).to(tensor.dtype)
+
+
+def _greatest_error(left, right):
+    """The greatest absolute difference of two tensors or numbers; nan where there is none."""
+    import torch
+
+    try:
+        left, right = torch.as_tensor(left).detach(), torch.as_tensor(right).detach()
+        if left.shape != right.shape or left.numel() == 0:
+            return math.nan
+        difference = (left.double() - right.double()).abs()
+        difference = difference[~difference.isnan()]
+        return float(difference.max()) if difference.numel() else 0.0
+    except (TypeError, ValueError, RuntimeError):
+        return math.nan
+
+
+def _apart(left, right, rtol, atol):
+    if left.shape != right.shape:
+        return f"the shapes are {tuple(left.shape)} and {tuple(right.shape)}"
+    difference = (left.detach().double() - right.detach().double()).abs()
+    where = tuple(int(i) for i in torch_unravel(difference))
+    return f"greatest difference {_greatest_error(left, right):.3g} at {where}, allowed {atol:.3g} + {rtol:.3g} * |expected|"
+
+
+def torch_unravel(difference):
+    """The index of the greatest entry."""
+    import torch
+
+    return torch.unravel_index(difference.nan_to_num(posinf=math.inf).argmax(), difference.shape)
+
+
+def _short(value):
+    """A side of a comparison in a few characters."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return f"{value.item():.6g}" if value.numel() == 1 else f"tensor{tuple(value.shape)}"
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

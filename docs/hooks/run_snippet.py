@@ -1,0 +1,344 @@
+"""Run scripts and keep what they printed, claimed, showed and drew. Works without MkDocs:
+
+    python docs/hooks/run_snippet.py snippets/layouts/rosetta.py
+
+prints what each section printed and each claim. The build calls it with `--batch FOLDER` and many scripts: then it writes
+its records below FOLDER and tells its progress on standard output, one line of JSON a script.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", PYTHONHASHSEED="0")
+
+import argparse
+import ast
+import contextlib
+import hashlib
+import io
+import json
+import math
+import multiprocessing
+import re
+import sys
+import tempfile
+import time
+import traceback
+import types
+from importlib import metadata
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import claims
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+SNIPPETS = ROOT / "snippets"
+MARKER = re.compile(r"^\s*# --8<-- \[(start|end):([\w-]+)\]\s*$")
+LARGEST_FIGURE = 50_000  # numbers
+
+
+class Broken(Exception):
+    """What is wrong with a script: `line` (0 for the whole file) and a message."""
+
+    def __init__(self, line, message):
+        super().__init__(message)
+        self.line = line
+
+
+# ---------------------------------------------------------------- sections
+
+
+def sections(source):
+    """Map each section's name to its first and last line (markers excluded).
+
+    Raises Broken when a section is opened twice, inside another, closed without being open, or never closed.
+    """
+    found, opened, start = {}, None, 0
+    for number, line in enumerate(source.splitlines(), 1):
+        marker = MARKER.match(line)
+        if not marker:
+            if "--8<--" in line:
+                raise Broken(number, f"this looks like a section marker and is none: {line.strip()}")
+            continue
+        edge, name = marker.groups()
+        if edge == "start":
+            if opened:
+                raise Broken(number, f"section [{name}] starts inside section [{opened}], which line {start} opened and nothing closed")
+            if name in found:
+                raise Broken(number, f"section [{name}] is named twice: its first stands at line {found[name][0] - 1}")
+            opened, start = name, number
+        else:
+            if name != opened:
+                raise Broken(number, f"[end:{name}] closes no section: " + (f"open is [{opened}] of line {start}" if opened else "none is open"))
+            found[name], opened = (start + 1, number - 1), None
+    if opened:
+        raise Broken(start, f"section [{opened}] is never closed")
+    return found
+
+
+def section_at(found, line):
+    """The name of the section that holds `line`, or None."""
+    return next((name for name, (first, last) in found.items() if first <= line <= last), None)
+
+
+# ---------------------------------------------------------------- one script
+
+
+def run(path):
+    """Run one script in this process; return its record as a JSON-able dict, `fault` telling what went wrong, if anything."""
+    began = time.perf_counter()
+    path = Path(path).resolve()
+    record = {"outputs": {}, "claims": [], "values": {}, "figures": {}, "fault": None}
+    opened = set()
+    try:
+        source = path.read_text(encoding="utf-8")
+        found = sections(source)
+        record["sections"] = {name: list(span) for name, span in found.items()}
+        if "recipes" not in path.relative_to(SNIPPETS).parts[:1]:
+            before = set(sys.modules)
+            _watch_files(opened)
+            _execute(path, source, found, record)
+            record["files"], record["packages"] = _dependencies(opened, before)
+    except Broken as error:
+        record["fault"] = {"line": error.line, "message": str(error)}
+    except SyntaxError as error:
+        record["fault"] = {"line": error.lineno or 0, "message": f"this is not Python: {error.msg}"}
+    record["seconds"] = time.perf_counter() - began
+    return record
+
+
+def _execute(path, source, found, record):
+    import torch
+
+    tree = ast.parse(source, str(path))
+    for statement in tree.body:
+        inside = {section_at(found, line) for line in (statement.lineno, statement.end_lineno)}
+        if len(inside) > 1 or any(statement.lineno <= first <= last <= statement.end_lineno for first, last in found.values() if inside == {None}):
+            raise Broken(statement.lineno, "this statement stands across the edge of a section; a section holds whole statements")
+    recorder = claims.Recorder(path, source)
+    outputs = {name: io.StringIO() for name in [*found, None]}
+    module = types.ModuleType("__main__")
+    module.__dict__.update(__file__=str(path), __claims__=recorder, show=_show(record), figure=_figure(record, path))
+    previous = sys.modules["__main__"]
+    sys.modules["__main__"] = module
+    sys.path.insert(0, str(SNIPPETS / "recipes"))
+    torch.set_num_threads(1)
+    try:
+        with recorder.watching():
+            for statement in claims.instrument(tree).body:
+                with contextlib.redirect_stdout(outputs[section_at(found, statement.lineno)]):
+                    exec(compile(ast.Module([statement], []), str(path), "exec"), module.__dict__)
+    except claims.Vacuous as error:
+        raise Broken(error.line, f"{error}\n    {recorder._text(error.line)}") from None
+    except Broken:
+        raise
+    except BaseException as error:
+        raise _told(error, path, recorder) from error
+    finally:
+        sys.path.remove(str(SNIPPETS / "recipes"))
+        sys.modules["__main__"] = previous
+    if not recorder.records:
+        record["no_claim"] = True
+    record["outputs"] = {name: text.getvalue() for name, text in outputs.items() if name and text.getvalue()}
+    record["claims"] = [{**claim, "section": section_at(found, claim["line"])} for _, claim in sorted(recorder.records.items())]
+
+
+def _told(error, path, recorder):
+    """What went wrong in a script, as Broken: the claim with its difference, or the error with the script's own line."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = frames[-1].lineno if frames else 0
+    claim = getattr(error, "claim", None)
+    if claim:
+        where, how = claim[0] or line, claim[1]
+        said = str(error).splitlines()[0] if str(error) else ""
+        text = recorder._text(where)
+        note = f"\n    {said}" if said and said != text and not said.startswith("Tensor-likes") else ""
+        return Broken(where, f"the claim no longer holds: {how}\n    {text}{note}")
+    what = "the claim no longer holds" if isinstance(error, AssertionError) else "the script raises"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if last.filename == str(path) else f"\n    in {Path(last.filename).name}:{last.lineno}"
+    return Broken(line, f"{what}: {type(error).__name__}: {error}\n    {recorder._text(line) if line else ''}{place}")
+
+
+def _show(record):
+    def show(name, value):
+        """Keep a string or number for `{{ name }}` in a sentence."""
+        if not re.fullmatch(r"[a-z]\w*", name):
+            raise ValueError(f"show: name must be a lower-case identifier, got {name!r}")
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"show: value must be a string or a number, got {type(value).__name__}")
+        if name in record["values"]:
+            raise ValueError(f"show: {name!r} was shown before")
+        record["values"][name] = str(value)
+
+    return show
+
+
+def _figure(record, path):
+    def figure(name, kind, tensors, labels=None):
+        """Keep tensors for a picture that a page draws with a ```figure fence."""
+        if name in record["figures"]:
+            raise ValueError(f"figure: {name!r} was drawn before")
+        line = next(frame.lineno for frame in reversed(traceback.extract_stack()) if frame.filename == str(path))
+        kept = {key: _plain(key, tensor, shape_only=kind == "blocks") for key, tensor in tensors.items()}
+        record["figures"][name] = {"kind": kind, "tensors": kept, "labels": json.loads(json.dumps(labels or {})), "line": line}
+
+    return figure
+
+
+def _plain(name, tensor, shape_only):
+    import torch
+
+    tensor = torch.as_tensor(tensor).detach()
+    if tensor.numel() > LARGEST_FIGURE and not shape_only:
+        raise ValueError(f"figure: tensor {name!r} has {tensor.numel()} numbers, at most {LARGEST_FIGURE} can be drawn")
+    plain = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+    return plain if shape_only else {**plain, "data": _rounded(tensor.tolist())}
+
+
+def _rounded(value):
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value
+
+
+# ---------------------------------------------------------------- what an output depends on
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def foundation():
+    """What every output depends on besides its own files: the runner and the versions of Python, torch and numpy."""
+    runner = hashlib.sha256((HERE / "claims.py").read_bytes() + (HERE / "run_snippet.py").read_bytes()).hexdigest()
+    return {"runner": runner, "python": sys.version, **{name: version(name) for name in ("torch", "numpy")}}
+
+
+def version(distribution):
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _watch_files(opened):
+    """Note every file below snippets/ that the script opens: data is a dependency like an import."""
+    prefix = str(SNIPPETS) + os.sep
+
+    def note(event, arguments):
+        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(prefix) and "__pycache__" not in arguments[0]:
+            opened.add(arguments[0])
+
+    sys.addaudithook(note)
+
+
+def _dependencies(opened, before):
+    files = {str(Path(module.__file__)) for module in list(sys.modules.values()) if str(getattr(module, "__file__", None) or "").startswith(str(SNIPPETS))}
+    files = {Path(name).relative_to(SNIPPETS).as_posix(): digest(name) for name in sorted(files | opened) if Path(name).is_file()}
+    fresh = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names) - {"torch", "numpy"}
+    owners = metadata.packages_distributions() if fresh else {}
+    packages = {owner: version(owner) for name in sorted(fresh) for owner in sorted(set(owners.get(name, [])))}
+    return files, packages
+
+
+# ---------------------------------------------------------------- many scripts
+
+
+def _to_file(path, result):
+    sys.stdout.flush()
+    os.dup2(2, 1)  # what C code prints belongs to nobody's output
+    Path(result).write_text(json.dumps(run(path)), encoding="utf-8")
+
+
+def batch(paths, jobs, fork):
+    """Run scripts side by side, each in a process of its own; yield (path, record) as they finish.
+
+    Processes are forked from this one after it has imported torch, which costs a tenth of importing it each time;
+    without fork (Windows, macOS) each is a fresh process.
+    """
+    if fork:
+        import torch.distributed.tensor  # noqa: F401  (the first assert_close would import it)
+    context = multiprocessing.get_context("fork" if fork else "spawn")
+    waiting, running = list(paths), {}
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                path = waiting.pop(0)
+                result = Path(folder) / hashlib.sha256(str(path).encode()).hexdigest()
+                process = context.Process(target=_to_file, args=(path, result))
+                process.start()
+                running[process.sentinel] = process, path, result
+            for sentinel in wait(list(running)):
+                process, path, result = running.pop(sentinel)
+                process.join()
+                if result.exists():
+                    yield path, json.loads(result.read_text(encoding="utf-8"))
+                else:
+                    yield path, {"fault": {"line": 0, "message": f"its process died with exit code {process.exitcode}"}}
+
+
+def can_fork():
+    return sys.platform == "linux" and "ATTENTION_NO_FORK" not in os.environ
+
+
+def _write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def keep(folder, path, record):
+    """Write a script's record below `folder`: NAME.py.out for includes, NAME.{figures,values,claims,entry}.json."""
+    stem = folder / Path(path).resolve().relative_to(SNIPPETS).with_suffix("")
+    blocks = "".join(f"# --8<-- [start:{name}]\n{text.rstrip()}\n# --8<-- [end:{name}]\n" for name, text in record["outputs"].items())
+    _write(stem.with_name(stem.name + ".py.out"), blocks)
+    for part in ("figures", "values", "claims"):
+        _write(stem.with_name(f"{stem.name}.{part}.json"), json.dumps(record[part], ensure_ascii=False, indent=1))
+    entry = {"script": digest(path), "foundation": foundation(), "files": record.get("files", {}), "packages": record.get("packages", {}), "seconds": round(record["seconds"], 3), "no_claim": record.get("no_claim", False)}
+    _write(stem.with_name(f"{stem.name}.entry.json"), json.dumps(entry, indent=1))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scripts", nargs="+", type=Path)
+    parser.add_argument("--batch", type=Path, metavar="FOLDER", help="keep records below FOLDER and tell progress as JSON")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    failed = False
+    for path, record in batch(arguments.scripts, arguments.jobs, can_fork()):
+        fault = record["fault"]
+        failed |= bool(fault)
+        if arguments.batch:
+            if not fault:
+                keep(arguments.batch, path, record)
+            print(json.dumps({"script": str(path), "fault": fault, "no_claim": record.get("no_claim", False)}), flush=True)
+        else:
+            _print(path, record)
+    return int(failed)
+
+
+def _print(path, record):
+    print(f"== {path}")
+    for name, text in record.get("outputs", {}).items():
+        print(f"-- {name}\n{text.rstrip()}")
+    for claim in record.get("claims", []):
+        error = "" if claim["error"] is None else f" greatest error {claim['error']:.2g}"
+        print(f"claim {claim['line']}: {claim['kind']} x{claim['count']}{error}  {claim['text']}")
+    for name, value in record.get("values", {}).items():
+        print(f"value {name} = {value}")
+    for name, data in record.get("figures", {}).items():
+        print(f"figure {name}: {data['kind']} " + ", ".join(f"{key} {tuple(t['shape'])}" for key, t in data["tensors"].items()))
+    if record.get("no_claim"):
+        print(f"{path}: it has no claim")
+    if record["fault"]:
+        print(f"{path}:{record['fault']['line']}: {record['fault']['message']}")
+    else:
+        print(f"   {record['seconds']:.2f} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
