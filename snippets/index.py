@@ -1,0 +1,63 @@
+# --8<-- [start:setup]
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+B, L, E, H = 2, 5, 24, 4
+D = E // H
+X = torch.randn(B, L, E)
+mha = nn.MultiheadAttention(E, H, bias=False, batch_first=True)
+for parameter in mha.parameters():
+    nn.init.normal_(parameter, std=0.5)
+# --8<-- [end:setup]
+
+# --8<-- [start:proof]
+# W_q[i] is the paper's W_i^Q, of shape (E, D)
+W_q, W_k, W_v = mha.in_proj_weight.view(3, H, D, E).mT
+heads, maps = [], []
+for i in range(H):
+    Q, K, V = X @ W_q[i], X @ W_k[i], X @ W_v[i]
+    maps.append((Q @ K.mT / D**0.5).softmax(-1))
+    heads.append(maps[i] @ V)
+paper = torch.cat(heads, dim=-1) @ mha.out_proj.weight.T
+
+output, weights = mha(X, X, X, average_attn_weights=False)
+torch.testing.assert_close(paper, output)
+torch.testing.assert_close(torch.stack(maps, dim=1), weights)
+print(f"output {tuple(output.shape)}")
+print(f"weights {tuple(weights.shape)}")
+# --8<-- [end:proof]
+
+parts = [("q", "Q", W_q), ("k", "K", W_k), ("v", "V", W_v)]
+packed = [
+    {
+        "rows": [n * E + i * D, n * E + (i + 1) * D],
+        "role": role,
+        "head": i,
+        "text": f"W_{i + 1}^{name}",
+    }
+    for n, (role, name, _) in enumerate(parts)
+    for i in range(H)
+]
+# the paper's matrices, side by side: (E, H * D) for each of Q, K, V
+paper_side = {
+    f"W^{name}": torch.cat(list(matrices), dim=-1) for _, name, matrices in parts
+}
+figure(
+    "rosetta",
+    "blocks",
+    {"in_proj_weight": mha.in_proj_weight, **paper_side},
+    labels={
+        "groups": {
+            "in_proj_weight": packed,
+            **{
+                f"W^{name}": [
+                    {"columns": [i * D, (i + 1) * D], "role": role, "head": i, "text": f"W_{i + 1}^{name}"}
+                    for i in range(H)
+                ]
+                for role, name, _ in parts
+            },
+        },
+    },
+)
