@@ -1,0 +1,225 @@
+# --8<-- [start:setup]
+import torch
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+L, S, E, H = 5, 7, 24, 4
+d_k, d_v = 6, 8
+
+
+def attention(q, k, v):
+    """q (..., L, d_k), k (..., S, d_k), v (..., S, d_v)."""
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+    return weights @ v, weights
+
+
+# what enters the layer: one sample, no batch axis
+Q = 0.5 * torch.randn(L, E)
+K, V = 0.5 * torch.randn(2, S, E)
+# --8<-- [end:setup]
+
+# --8<-- [start:identical]
+# H heads without matrices of their own, then one mix
+B_O = 0.5 * torch.randn(H * E, E)
+heads = [attention(Q, K, V)[0] for i in range(H)]
+many = torch.cat(heads, dim=-1) @ B_O
+# one head, mixed by the sum of the H blocks of B_O
+one = attention(Q, K, V)[0] @ B_O.unflatten(0, (H, E)).sum(0)
+torch.testing.assert_close(many, one)
+print("many.shape", tuple(many.shape), "one.shape", tuple(one.shape))
+# --8<-- [end:identical]
+show("identical_error", f"{(many - one).abs().max():.0e}")
+
+# --8<-- [start:project]
+# W_Q[i] is the matrix of head i
+W_Q = 0.5 * torch.randn(H, E, d_k)
+W_K = 0.5 * torch.randn(H, E, d_k)
+W_V = 0.5 * torch.randn(H, E, d_v)
+heads, weights = [], []
+for i in range(H):
+    head, A = attention(Q @ W_Q[i], K @ W_K[i], V @ W_V[i])
+    heads.append(head)
+    weights.append(A)
+    print(i, "head", tuple(head.shape), "A", tuple(A.shape))
+for i in range(1, H):
+    assert not torch.allclose(weights[0], weights[i], atol=0.1)
+# --8<-- [end:project]
+figure("heads", "attention", {"weights": torch.stack(weights)}, {"heads": [f"i = {i}" for i in range(H)]})
+
+# --8<-- [start:concat]
+# (H d_v, E): rows i d_v to (i + 1) d_v belong to head i
+W_O = 0.5 * torch.randn(H * d_v, E)
+joined = torch.cat(heads, dim=-1)
+out = joined @ W_O
+blocks = W_O.unflatten(0, (H, d_v))
+total = sum(heads[i] @ blocks[i] for i in range(H))
+torch.testing.assert_close(out, total)
+print("joined.shape", tuple(joined.shape))
+print("out.shape", tuple(out.shape))
+# --8<-- [end:concat]
+show("sum_error", f"{(out - total).abs().max():.0e}")
+show("joined_width", H * d_v)
+show("heads", H)
+show("d_v", d_v)
+show("embed_dim", E)
+nodes, edges = [], []
+
+
+def node(id, text, shape, column, row, role, *after):
+    """One box of the diagram, with edges from the boxes before it."""
+    nodes.append({"id": id, "text": text, "shape": str(tuple(shape)), "column": column, "row": row, "role": role})
+    edges.extend([before, id] for before in after)
+
+
+for column, (name, x, W) in enumerate([("Q", Q, W_Q), ("K", K, W_K), ("V", V, W_V)]):
+    node(name, name, x.shape, column + 0.5, 0, name.lower())
+    node(f"W_{name}", f"{name} @ W_{name}", (x @ W).shape, column + 0.5, 1, name.lower(), name)
+node("attention", "softmax(q kᵀ / √d_k) v", torch.stack(heads).shape, 1.5, 2, "x", "W_Q", "W_K", "W_V")
+for i in range(H):
+    node(f"head_{i}", f"head {i}", heads[i].shape, i, 3, "x", "attention")
+node("concat", "concat", joined.shape, 1.5, 4, "x", *(f"head_{i}" for i in range(H)))
+node("out", "@ W_O", out.shape, 1.5, 5, "o", "concat")
+figure("diagram", "flow", {}, {"nodes": nodes, "edges": edges})
+
+# --8<-- [start:together]
+# (H, L, d_k), (H, S, d_k), (H, S, d_v): heads as a batch axis
+q, k, v = Q @ W_Q, K @ W_K, V @ W_V
+together = scaled_dot_product_attention(q, k, v)
+torch.testing.assert_close(together, torch.stack(heads))
+# (L, H d_v): first L, then the heads side by side
+merged = together.transpose(0, 1).reshape(L, H * d_v)
+torch.testing.assert_close(merged @ W_O, out)
+# same shape without transpose, other tokens' rows
+wrong = together.reshape(L, H * d_v)
+assert not torch.allclose(wrong @ W_O, out, atol=0.1)
+# --8<-- [end:together]
+show("wrong_merge", f"{(wrong @ W_O - out).abs().max():.1f}")
+
+# --8<-- [start:order]
+order = [2, 0, 3, 1]
+shuffled = torch.cat([heads[i] for i in order], dim=-1)
+# the blocks of W_O move with their heads: nothing changes
+moved = torch.cat([blocks[i] for i in order])
+torch.testing.assert_close(shuffled @ moved, out)
+# they stay behind: another function
+assert not torch.allclose(shuffled @ W_O, out, atol=0.1)
+# --8<-- [end:order]
+
+# --8<-- [start:layer]
+def start(kind, R):
+    """R draws of W_Q, W_K, W_V, W_O: each (R, H, rows, columns)."""
+    sizes = (E, d_k), (E, d_k), (E, d_v), (d_v, E)
+    W = [0.5 * torch.randn(R, H, *size) for size in sizes]
+    # head 1 made equal to head 0: wholly, or all but W_O
+    for w in {"apart": [], "mixed": W[:3]}.get(kind, W):
+        w[:, 1] = w[:, 0]
+        if kind == "nudged":
+            w[:, 1] += 1e-3 * torch.randn(w[:, 1].shape)
+    return [w.requires_grad_() for w in W]
+
+
+def forward(W, x):
+    """x (R, 1, L, E); returns (R, L, E) and (R, H, L, L)."""
+    head, weights = attention(x @ W[0], x @ W[1], x @ W[2])
+    return (head @ W[3]).sum(1), weights
+# --8<-- [end:layer]
+
+
+# --8<-- [start:train]
+def distance(kind, R=20, steps=50):
+    """How much of a row's weight heads 0 and 1 place differently."""
+    torch.manual_seed(1)
+    x = 0.5 * torch.randn(R, 1, 40, E)
+    target = forward(start("apart", R), x)[0].detach()
+    W, history = start(kind, R), []
+    optimizer = torch.optim.Adam(W, lr=0.02)
+    for _ in range(steps + 1):
+        y, A = forward(W, x)
+        shift = (A[:, 0] - A[:, 1]).detach().abs().sum(-1) / 2
+        history.append(shift.mean(-1))
+        optimizer.zero_grad()
+        (y - target).square().sum().backward()
+        optimizer.step()
+    # (steps + 1, R)
+    return torch.stack(history)
+# --8<-- [end:train]
+
+
+# --8<-- [start:measured]
+kinds = ["equal", "mixed", "nudged", "apart"]
+equal, mixed, nudged, apart = [distance(kind) for kind in kinds]
+# in each of the 20 draws, at each of the 50 steps
+assert equal.max() < 1e-12
+assert apart.min() > 0.25
+# in each of the 20 draws, last step against first
+assert mixed[-1].min() > mixed[0].max() + 0.1
+assert (nudged[-1] / nudged[0]).min() > 2
+for kind, run in zip(kinds[1:], [mixed, nudged, apart], strict=True):
+    first, last = run[0].median(), run[-1].median()
+    print(f"{kind:6} {first:.4f} {last:.4f}")
+print("apart, closer at the end:", int((apart[-1] < apart[0]).sum()))
+# --8<-- [end:measured]
+show("draws", apart.shape[1])
+show("steps", len(apart) - 1)
+show("closer", int((apart[-1] < apart[0]).sum()))
+show("apart_least", f"{apart.min():.2f}")
+show("mixed_least", f"{mixed[-1].min():.2f}")
+show("nudged_least", f"{(nudged[-1] / nudged[0]).min():.1f}")
+series = {"equal": equal, "mixed": mixed, "nudged": nudged, "apart": apart}
+curves = {"x": torch.arange(len(apart))}
+for name, run in series.items():
+    low, middle, high = run.quantile(torch.tensor([0.0, 0.5, 1.0]), dim=1)
+    curves |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+figure("twins", "curves", curves, {"band": {name: [f"{name}_low", f"{name}_high"] for name in series}})
+
+# --8<-- [start:cost]
+x = torch.randn(1, L, E)
+print(" h parameters multiply_adds A.numel()")
+for h in [1, 2, 3, 4, 6, 8, 12, 24]:
+    layer = nn.MultiheadAttention(E, h, batch_first=True)
+    with FlopCounterMode(display=False) as counter:
+        _, A = layer(x, x, x, average_attn_weights=False)
+    parameters = sum(p.numel() for p in layer.parameters())
+    assert parameters == 4 * E * E + 4 * E
+    # the counter takes a multiply-add for two operations
+    multiply_adds = counter.get_total_flops() // 2
+    assert multiply_adds == 4 * L * E * E + 2 * L * L * E
+    assert A.numel() == h * L * L
+    print(f"{h:2} {parameters:10} {multiply_adds:13} {A.numel():9}")
+# --8<-- [end:cost]
+show("parameters", parameters)
+show("multiply_adds", multiply_adds)
+
+# --8<-- [start:split_first]
+# (H, L, D): cut the features, then project each cut
+D = E // H
+W = 0.5 * torch.randn(D, D)
+split = Q.unflatten(-1, (H, D)).transpose(0, 1) @ W
+# (L, E): one matrix, zero outside the blocks, H times the same
+block_diagonal = torch.block_diag(*[W] * H)
+rejoined = split.transpose(0, 1).flatten(1)
+torch.testing.assert_close(rejoined, Q @ block_diagonal)
+# features of the second cut change: head 0 is deaf to them
+other = Q.clone()
+other[:, D : 2 * D] += 1
+split_other = other.unflatten(-1, (H, D)).transpose(0, 1) @ W
+assert torch.equal(split_other[0], split[0])
+assert not torch.allclose(other @ W_Q[0], Q @ W_Q[0], atol=0.1)
+# --8<-- [end:split_first]
+
+# --8<-- [start:question]
+# one head as wide as all of them: (E, H d_k)
+wide_Q, wide_K = torch.cat([*W_Q], -1), torch.cat([*W_K], -1)
+scores = (Q @ wide_Q) @ (K @ wide_K).mT
+torch.testing.assert_close(scores, (q @ k.mT).sum(0))
+# one softmax of the sum, instead of H softmaxes
+A_wide = (scores / (H * d_k) ** 0.5).softmax(-1)
+A = torch.stack(weights)
+for i in range(H):
+    assert not torch.allclose(A_wide, A[i], atol=0.1)
+assert not torch.allclose(A_wide, A.mean(0), atol=0.1)
+print("A_wide.shape", tuple(A_wide.shape), "A.shape", tuple(A.shape))
+# --8<-- [end:question]

@@ -1,0 +1,215 @@
+# --8<-- [start:setup]
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+L, S, E, H = 7, 5, 24, 4
+D = E // H
+
+
+def attend(q, k, v):
+    """q (..., L, d), k (..., S, d), v (..., S, d_v)."""
+    weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
+    return weights @ v, weights
+
+
+X = 0.5 * torch.randn(L, E)
+layer = nn.MultiheadAttention(E, H, batch_first=True)
+for parameter in layer.parameters():
+    nn.init.normal_(parameter, std=0.5)
+layer.requires_grad_(False)
+# --8<-- [end:setup]
+
+# --8<-- [start:same_input]
+# transposed and cut: (E, E) each, for X @ W
+W_Q, W_K, W_V = layer.in_proj_weight.T.chunk(3, dim=-1)
+b_Q, b_K, b_V = layer.in_proj_bias.chunk(3)
+# the same X three times, then (H, L, D)
+q, k, v = X @ W_Q + b_Q, X @ W_K + b_K, X @ W_V + b_V
+q, k, v = (t.unflatten(-1, (H, D)).transpose(0, 1) for t in (q, k, v))
+head, A = attend(q, k, v)
+out = layer.out_proj(head.transpose(0, 1).flatten(1))
+Y, A_layer = layer(X, X, X, average_attn_weights=False)
+torch.testing.assert_close(A, A_layer)
+torch.testing.assert_close(out, Y)
+print("A.shape", tuple(A.shape), "Y.shape", tuple(Y.shape))
+# --8<-- [end:same_input]
+show("same_error", f"{(out - Y).abs().max():.0e}")
+
+# --8<-- [start:plain]
+# X itself as queries and keys: symmetric scores
+scores = X @ X.mT
+torch.testing.assert_close(scores, scores.mT)
+_, A_plain = attend(X, X, X)
+assert not torch.allclose(A_plain, A_plain.mT, atol=0.05)
+# each row was divided by a sum of its own: undo that
+sums = (scores / E**0.5).exp().sum(-1, keepdim=True)
+torch.testing.assert_close(A_plain * sums, (A_plain * sums).mT)
+print(f"sums from {sums.min():.2f} to {sums.max():.2f}")
+# --8<-- [end:plain]
+show("plain_gap", f"{(A_plain - A_plain.mT).abs().max():.2f}")
+
+# --8<-- [start:two_maps]
+# with matrices of their own: neither, in no head
+for i in range(H):
+    score = q[i] @ k[i].mT
+    assert not torch.allclose(score, score.mT, atol=1)
+    assert not torch.allclose(A[i], A[i].mT, atol=0.1)
+print(f"{(A - A.mT).abs().amax((1, 2)).min():.2f}")
+# --8<-- [end:two_maps]
+
+# --8<-- [start:shared]
+# one map for both, W_Q = W_K and b_Q = b_K: (E, D), (D,)
+W, b = W_Q[:, :D], b_Q[:D]
+r = X @ W + b
+torch.testing.assert_close(r @ r.mT, (r @ r.mT).mT)
+_, A_shared = attend(r, r, X)
+assert not torch.allclose(A_shared, A_shared.mT, atol=0.1)
+# equal matrices with unequal biases: not even the scores
+u = r @ (X @ W + b_K[:D]).mT
+assert not torch.allclose(u, u.mT, atol=0.1)
+# unequal matrices, W_K = W M with M = M^T: symmetric scores
+M = torch.randn(D, D)
+M = M + M.mT
+u = (X @ W) @ (X @ W @ M).mT
+torch.testing.assert_close(u, u.mT)
+# --8<-- [end:shared]
+show("shared_gap", f"{(A_shared - A_shared.mT).abs().max():.2f}")
+figure(
+    "three",
+    "attention",
+    {"weights": torch.stack([A_plain, A_shared, A[0]])},
+    {"heads": ["X Xᵀ", "W_Q = W_K", "W_Q ≠ W_K"]},
+)
+
+# --8<-- [start:itself]
+def itself(q, k):
+    """Share of the tokens that weigh themselves most, per draw."""
+    winner = (q @ k.mT).argmax(-1)
+    return (winner == torch.arange(L)).double().mean(-1)
+
+
+def expected(d):
+    """Given |x|, all L - 1 other scores are normal with spread |x|."""
+    length = torch.linspace(1e-3, 40, 100_001)
+    density = ((d - 1) * length.log() - length**2 / 2).softmax(0)
+    return density @ torch.special.ndtr(length) ** (L - 1)
+# --8<-- [end:itself]
+
+
+# --8<-- [start:count]
+def bound(p):
+    """Four standard errors of a share p: one vote a draw at worst."""
+    return 4 * (p * (1 - p) / draws) ** 0.5
+
+
+torch.manual_seed(2)
+draws, widths, shares = 4000, [2, 4, 8, 16, 32], []
+for d in widths:
+    x = torch.randn(draws, L, d)
+    W_q, W_k = 0.5 * torch.randn(2, draws, d, D)
+    plain, own = itself(x, x), itself(x @ W_q, x @ W_k)
+    same = itself(x @ W_q, x @ W_q)
+    assert abs(plain.mean() - expected(d)) < bound(expected(d))
+    assert abs(own.mean() - 1 / L) < bound(1 / L)
+    assert same.mean() > 1 / L + bound(1 / L)
+    shares.append([run.mean() for run in (plain, same, own)])
+    print(f"{d:2}", *(f"{share:.3f}" for share in shares[-1]))
+# --8<-- [end:count]
+show("draws", draws)
+show("tokens", L)
+sixteen = shares[widths.index(16)]
+show("plain_share", f"{100 * sixteen[0]:.1f}")
+show("plain_expected", f"{100 * expected(16):.1f}")
+show("same_share", f"{100 * sixteen[1]:.0f}")
+show("own_share", f"{100 * sixteen[2]:.1f}")
+show("chance", f"{100 / L:.1f}")
+show("chance_bound", f"{100 * bound(1 / L):.1f}")
+show("plain_bound", f"{100 * bound(expected(16)):.1f}")
+grid = torch.arange(1, 33)
+points = torch.tensor(shares).T
+figure(
+    "itself",
+    "curves",
+    {
+        "x": grid,
+        "expected": torch.stack([expected(int(d)) for d in grid]),
+        "chance": torch.full((len(grid),), 1 / L),
+        "width": torch.tensor(widths),
+        "plain": points[0],
+        "same": points[1],
+        "own": points[2],
+    },
+    {"points": ["plain", "same", "own"], "x": {"plain": "width", "same": "width", "own": "width"}},
+)
+
+# --8<-- [start:order]
+order = [3, 0, 6, 2, 5, 1, 4]
+moved, A_moved = layer(X[order], X[order], X[order])
+Y, A_mean = layer(X, X, X)
+# the output's rows move along: f(P X) = P f(X)
+torch.testing.assert_close(moved, Y[order])
+# rows and columns of the weights: P A P^T
+torch.testing.assert_close(A_moved, A_mean[order][:, order])
+# their mean cannot tell the two sentences apart
+torch.testing.assert_close(moved.mean(0), Y.mean(0))
+# with positions added, row by row, it can
+P = 0.5 * torch.randn(L, E)
+placed, _ = layer(X + P, X + P, X + P)
+mixed, _ = layer(X[order] + P, X[order] + P, X[order] + P)
+assert not torch.allclose(mixed, placed[order], atol=0.1)
+assert not torch.allclose(mixed.mean(0), placed.mean(0), atol=0.1)
+# --8<-- [end:order]
+show("order_error", f"{(moved - Y[order]).abs().max():.0e}")
+show("position_gap", f"{(mixed.mean(0) - placed.mean(0)).abs().max():.2f}")
+
+# --8<-- [start:cross]
+# queries from X, keys and values from Z: (S, E)
+Z = 0.5 * torch.randn(S, E)
+q, k, v = X @ W_Q + b_Q, Z @ W_K + b_K, Z @ W_V + b_V
+q, k, v = (t.unflatten(-1, (H, D)).transpose(0, 1) for t in (q, k, v))
+head, A_cross = attend(q, k, v)
+out = layer.out_proj(head.transpose(0, 1).flatten(1))
+C, A_layer = layer(X, Z, Z, average_attn_weights=False)
+torch.testing.assert_close(A_cross, A_layer)
+torch.testing.assert_close(out, C)
+print("A_cross", tuple(A_cross.shape), "C", tuple(C.shape))
+# the other input in another order: nothing changes
+torch.testing.assert_close(layer(X, Z.flip(0), Z.flip(0))[0], C)
+# the queries in another order: the rows move along
+torch.testing.assert_close(layer(X[order], Z, Z)[0], C[order])
+# --8<-- [end:cross]
+
+# --8<-- [start:batch]
+# batch_first=False is the default: (L, B, E) is expected
+default = nn.MultiheadAttention(E, H)
+default.load_state_dict(layer.state_dict())
+batch = 0.5 * torch.randn(2, L, E)
+right, A_right = layer(batch, batch, batch)
+wrong, A_wrong = default(batch, batch, batch)
+print("A_right", tuple(A_right.shape), "A_wrong", tuple(A_wrong.shape))
+assert wrong.shape == right.shape
+assert A_wrong.shape != A_right.shape
+assert not torch.allclose(wrong, right, atol=0.1)
+# sample 1 changes; sample 0 should not notice
+other = torch.stack([batch[0], batch[1] + 1])
+assert torch.equal(layer(other, other, other)[0][0], right[0])
+leaked = default(other, other, other)[0][0]
+assert not torch.allclose(leaked, wrong[0], atol=0.1)
+# --8<-- [end:batch]
+
+# --8<-- [start:question]
+# tokens 1 and 4 are the same word
+twice = X.clone()
+twice[4] = X[1]
+Y, A = layer(twice, twice, twice)
+torch.testing.assert_close(Y[4], Y[1])
+torch.testing.assert_close(A[:, 4], A[:, 1])
+print("row 1", *(f"{weight:.3f}" for weight in A[1]))
+print("row 4", *(f"{weight:.3f}" for weight in A[4]))
+# after positions are added
+Y, A = layer(twice + P, twice + P, twice + P)
+assert not torch.allclose(Y[4], Y[1], atol=0.1)
+assert not torch.allclose(A[:, 4], A[:, 1], atol=0.05)
+# --8<-- [end:question]
