@@ -8,6 +8,7 @@ its records below FOLDER and tells its progress on standard output, one line of 
 
 import os
 
+# one thread: two scripts at once with two threads each on two cores take fifty times as long
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", PYTHONHASHSEED="0")
 
 import argparse
@@ -35,6 +36,7 @@ ROOT = HERE.parents[1]
 SNIPPETS = ROOT / "snippets"
 MARKER = re.compile(r"^\s*# --8<-- \[(start|end):([\w-]+)\]\s*$")
 LARGEST_FIGURE = 50_000  # numbers
+os.environ.setdefault("ATTENTION_CACHE", str(ROOT / ".cache" / "artifacts"))  # where recipes keep what is dear to make
 
 
 class Broken(Exception):
@@ -94,7 +96,7 @@ def run(path):
         source = path.read_text(encoding="utf-8")
         found = sections(source)
         record["sections"] = {name: list(span) for name, span in found.items()}
-        if "recipes" not in path.relative_to(SNIPPETS).parts[:1]:
+        if path.parent != SNIPPETS / "recipes":
             before = set(sys.modules)
             _watch_files(opened)
             _execute(path, source, found, record)
@@ -291,9 +293,9 @@ def _write(path, text):
     part.replace(path)
 
 
-def keep(folder, path, record):
-    """Write a script's record below `folder`: NAME.py.out for includes, NAME.{figures,values,claims,entry}.json."""
-    stem = folder / Path(path).resolve().relative_to(SNIPPETS).with_suffix("")
+def keep(folder, base, path, record):
+    """Write the record of a script below `base` below `folder`: NAME.py.out for includes, NAME.{figures,values,claims,entry}.json."""
+    stem = folder / Path(path).resolve().relative_to(base).with_suffix("")
     blocks = "".join(f"# --8<-- [start:{name}]\n{text.rstrip()}\n# --8<-- [end:{name}]\n" for name, text in record["outputs"].items())
     _write(stem.with_name(stem.name + ".py.out"), blocks)
     for part in ("figures", "values", "claims"):
@@ -302,10 +304,31 @@ def keep(folder, path, record):
     _write(stem.with_name(f"{stem.name}.entry.json"), json.dumps(entry, indent=1))
 
 
+def record_path(script, base, folder, part):
+    """Where `keep` puts a part of a script's record: `layouts/rosetta.py`, `claims` -> layouts/rosetta.claims.json."""
+    stem = folder / Path(script).relative_to(base).with_suffix("")
+    return stem.with_name(f"{stem.name}.{part}.json")
+
+
+def is_current(script, base, folder, foundation):
+    """Whether what is kept of `script` was made by the same script, imports, data, runner and versions."""
+    try:
+        entry = json.loads(record_path(script, base, folder, "entry").read_text(encoding="utf-8"))
+        return (
+            entry["foundation"] == foundation
+            and entry["script"] == digest(script)
+            and all(digest(SNIPPETS / name) == known for name, known in entry["files"].items())
+            and all(version(name) == known for name, known in entry["packages"].items())
+        )
+    except (OSError, KeyError, ValueError):
+        return False
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scripts", nargs="+", type=Path)
     parser.add_argument("--batch", type=Path, metavar="FOLDER", help="keep records below FOLDER and tell progress as JSON")
+    parser.add_argument("--base", type=Path, default=SNIPPETS, metavar="FOLDER", help="the folder that the scripts' records are named from")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     failed = False
@@ -314,7 +337,7 @@ def main():
         failed |= bool(fault)
         if arguments.batch:
             if not fault:
-                keep(arguments.batch, path, record)
+                keep(arguments.batch, arguments.base.resolve(), path, record)
             print(json.dumps({"script": str(path), "fault": fault, "no_claim": record.get("no_claim", False)}), flush=True)
         else:
             _print(path, record)

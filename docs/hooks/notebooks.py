@@ -1,0 +1,315 @@
+"""Notebooks: every lesson page as a download, and the practice pages, which are shown as the notebooks they are.
+
+A page's Python blocks are the code cells, the text between them the Markdown cells. The outputs in a lesson's notebook are
+those that its script's sections printed; a practice page is executed as it stands, cell after cell, by our own runner under
+the runner's own cache key, and mkdocs-jupyter only renders what came of it.
+"""
+
+import hashlib
+import html
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import nbformat
+import project
+import run_snippet
+import snippets
+import yaml
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+from mkdocs.structure.toc import get_toc
+from project import Fault
+
+NOTEBOOKS = project.CACHE / "notebooks"
+BOX = re.compile(r'^(?:!!!|\?\?\?\+?) +[\w-]+(?: +"(?P<title>.*)")? *$')
+HEADING_ID = re.compile(r"^(#{1,6} .*?)\s*\{ *#[\w-]+[^}]*\}\s*$")
+WRAPPER = re.compile(r"^</?[a-z][\w-]*(?: [^>]*)?\bmarkdown\b[^>]*>$|^</(?:div|[a-z]+-[a-z-]+)>$")
+WORDS = {
+    "ja": {"download": "このページをノートブックでダウンロード", "figure": "図"},
+    "en": {"download": "Download this page as a notebook", "figure": "Figure"},
+}
+
+
+# ---------------------------------------------------------------- a page as cells
+
+
+@dataclass
+class Cell:
+    kind: str  # markdown or code
+    text: str
+    line: int = 0  # in the page
+    output: str = ""
+
+
+@dataclass
+class Parts:
+    cells: list[Cell] = field(default_factory=list)
+    recipes: list[str] = field(default_factory=list)  # files that the page shows or links to, in order
+
+    def say(self, line, number):
+        if self.cells and self.cells[-1].kind == "markdown":
+            self.cells[-1].text += f"\n{line}"
+        else:
+            self.cells.append(Cell("markdown", line, number))
+
+
+def included(include):
+    """The text that an include stands for: a section, a whole file without its markers, or a section's output."""
+    path = (project.RECORDS / f"{include['script']}.out") if include["out"] else project.SNIPPETS / include["script"]
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    if include["section"]:
+        first, last = run_snippet.sections(source)[include["section"]]
+        lines = lines[first - 1 : last]
+    return textwrap.dedent("\n".join(line for line in lines if not run_snippet.MARKER.match(line))).strip("\n")
+
+
+def cells_of(markdown):
+    """Cut a page (values filled in) into cells; boxes and layout are undone, folded code is code like any other."""
+    parts = Parts()
+    body = re.sub(r"\A---\n.*?\n---\n", lambda match: "\n" * match[0].count("\n"), markdown, flags=re.S)
+    _walk(body.splitlines(), 1, parts)
+    parts.recipes = list(dict.fromkeys([*parts.recipes, *re.findall(r"\]\((?:\.\./)*recipes/([\w.]+\.py)\)", body)]))
+    for cell in parts.cells:
+        cell.text = re.sub(r"\n{3,}", "\n\n", cell.text).strip("\n")
+    parts.cells = [cell for cell in parts.cells if cell.text.strip()]
+    return parts
+
+
+def _walk(lines, number, parts):
+    index = 0
+    while index < len(lines):
+        line = lines[index]
+        if box := BOX.match(line):
+            end = index + 1
+            while end < len(lines) and (not lines[end].strip() or lines[end].startswith("    ")):
+                end += 1
+            parts.say(f"\n**{box['title']}**\n" if box["title"] else "", number + index)
+            _walk(textwrap.dedent("\n".join(lines[index + 1 : end])).splitlines(), number + index + 1, parts)
+            parts.say("", number + end)
+            index = end
+        elif line.lstrip().startswith("```"):
+            indent = line[: len(line) - len(line.lstrip())]
+            end = next((i for i in range(index + 1, len(lines)) if lines[i].rstrip() == f"{indent}```"), len(lines) - 1)
+            _fence(line.strip().strip("`").strip(), lines[index + 1 : end], number + index, parts)
+            index = end + 1
+        else:
+            if not WRAPPER.match(line):
+                parts.say(HEADING_ID.sub(r"\1", line), number + index)
+            index += 1
+
+
+def _fence(info, body, number, parts):
+    include = snippets.INCLUDE.search("\n".join(body))
+    if include and include["out"]:
+        if not (parts.cells and parts.cells[-1].output):
+            parts.say(f"```text\n{included(include)}\n```", number)
+    elif include and include["script"].startswith("recipes/"):
+        parts.recipes.append(Path(include["script"]).name)
+        if include["section"]:
+            parts.say(f"```python\n{included(include)}\n```", number)
+    elif include and info.startswith("python"):
+        outputs = run_snippet.sections((project.RECORDS / f"{include['script']}.out").read_text(encoding="utf-8"))
+        output = included({**include.groupdict(), "out": ".out"}) if include["section"] in outputs else ""
+        parts.cells.append(Cell("code", re.sub(r"  # \(\d+\)!?$", "", included(include), flags=re.M), number, output))
+    elif info.startswith("figure"):
+        told = yaml.safe_load("\n".join(body)) or {}
+        parts.say(f"\n> {WORDS[project.LANG]['figure']}: **{told.get('title', '')}** {told.get('description', '')}\n", number)
+    else:
+        parts.say("\n".join([f"```{info}", *body, "```"]), number)
+
+
+def notebook(parts, page, outputs=True):
+    """The notebook of a page, its recipes written by first cells, as deterministic JSON text."""
+    made = []
+    for name in parts.recipes:
+        source = (project.SNIPPETS / "recipes" / name).read_text(encoding="utf-8")
+        made.append(Cell("code", f"%%writefile {name}\n" + "\n".join(line for line in source.splitlines() if not run_snippet.MARKER.match(line))))
+    cells = []
+    for index, cell in enumerate([*parts.cells[:1], *made, *parts.cells[1:]]):
+        identity = hashlib.sha256(f"{index}{cell.text}".encode()).hexdigest()[:8]
+        if cell.kind == "markdown":
+            cells.append(nbformat.v4.new_markdown_cell(_absolute_links(cell.text, page), id=identity))
+        else:
+            said = [nbformat.v4.new_output("stream", name="stdout", text=cell.output + "\n")] if outputs and cell.output else []
+            cells.append(nbformat.v4.new_code_cell(cell.text, id=identity, outputs=said))
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+    return json.dumps(nbformat.v4.new_notebook(cells=cells, metadata=kernel), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+
+
+def _absolute_links(text, page):
+    """Links between pages lead to the site: a notebook is read elsewhere."""
+
+    def absolute(match):
+        target, _, anchor = match[1].partition("#")
+        path = (Path("/") / Path(page).parent / target).resolve().relative_to("/") if target else Path(page)
+        url = path.as_posix().removesuffix("index.md") if path.name == "index.md" else path.as_posix().removesuffix(".md") + "/" * (path.suffix == ".md")
+        return f"]({_site}/{project.LANG}/{url}{'#' + anchor if anchor else ''})"
+
+    return re.sub(r"\]\((?!\w+:|/)([^)\s]*)\)", absolute, text)
+
+
+_site = ""
+
+
+# ---------------------------------------------------------------- practice: executed
+
+
+def practice_pages(language):
+    return [page for page in project.page_files(language) if page.parts[0] == "practice"]
+
+
+def _practice(language, page):
+    text = (project.DOCS / language / page).read_text(encoding="utf-8")
+    text, faults = snippets.fill_values(text, page.as_posix())
+    return cells_of(text), faults
+
+
+def execute_practice():
+    """Run the practice notebooks of both languages, once where their code is the same; return the faults."""
+    pending, faults = {}, []
+    for language in project.LANGUAGES:
+        for page in practice_pages(language):
+            try:
+                parts, wrong = _practice(language, page)
+            except (OSError, KeyError, run_snippet.Broken):
+                continue  # an include that leads nowhere: pages.py names it
+            faults += wrong
+            source = "".join(f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n" for i, cell in enumerate(parts.cells) if cell.kind == "code")
+            script = NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
+            script.parent.mkdir(parents=True, exist_ok=True)
+            script.write_text(source, encoding="utf-8")
+            pending.setdefault(script, []).append((language, page, parts))
+    foundation = run_snippet.foundation()
+    wanted = [script for script in pending if not run_snippet.is_current(script, NOTEBOOKS, NOTEBOOKS, foundation)]
+    told = {}
+    if wanted:
+        command = [sys.executable, str(snippets.RUNNER), "--base", str(NOTEBOOKS), "--batch", str(NOTEBOOKS), *map(str, wanted)]
+        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=snippets.environment(), cwd=project.SNIPPETS)
+        told = {Path(line["script"]): line["fault"] for line in map(json.loads, answer.stdout.splitlines())}
+    for script, pages in pending.items():
+        fault = told.get(script)
+        if not fault:
+            continue
+        section = run_snippet.section_at(run_snippet.sections(script.read_text(encoding="utf-8")), fault["line"])
+        for language, page, parts in pages:
+            line = parts.cells[int(section.removeprefix("cell_"))].line if section else 0
+            faults.append(Fault(f"docs/{language}/{page.as_posix()}", line, f"this practice notebook does not run: {fault['message']}"))
+    _forget(pending)
+    return faults
+
+
+def _forget(pending):
+    kept = {script.stem for script in pending}
+    for path in NOTEBOOKS.glob("*") if NOTEBOOKS.exists() else []:
+        if path.is_file() and path.name.partition(".")[0] not in kept:
+            path.unlink()
+
+
+class PracticeFile(File):
+    """A practice page: Markdown by its address, a notebook by what is rendered."""
+
+    @cached_property
+    def abs_src_path(self):
+        return str(NOTEBOOKS / project.LANG / Path(self.src_uri).with_suffix(".ipynb"))
+
+
+# ---------------------------------------------------------------- MkDocs
+
+
+def on_config(config):
+    global _site
+    _site = config.extra["site"]
+
+
+@event_priority(-5)  # after the scripts, whose values the pages use
+def on_pre_build(config):
+    if not project.IS_CHILD:
+        project.stop(execute_practice())
+
+
+@event_priority(-60)  # after mkdocs-jupyter has wrapped what it takes for notebooks: its wrapper forgets abs_src_path
+def on_files(files, config):
+    for page in practice_pages(project.LANG):
+        parts, _ = _practice(project.LANG, page)
+        outputs = _outputs(parts)
+        for index, cell in enumerate(parts.cells):
+            cell.output = outputs.get(f"cell_{index}", "")
+        target = NOTEBOOKS / project.LANG / page.with_suffix(".ipynb")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(notebook(parts, page.as_posix()), encoding="utf-8")
+        old = files.get_file_from_path(page.as_posix())
+        files.remove(old)
+        files.append(PracticeFile(page.as_posix(), str(project.DOCS / project.LANG), config.site_dir, config.use_directory_urls))
+    return files
+
+
+def _outputs(parts):
+    source = "".join(f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n" for i, cell in enumerate(parts.cells) if cell.kind == "code")
+    path = NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py.out"
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    return {name: "\n".join(lines[first - 1 : last]) for name, (first, last) in run_snippet.sections(text).items()}
+
+
+@event_priority(40)
+def on_page_content(content, page, config, files):
+    name = page.file.src_uri
+    if isinstance(page.file, PracticeFile):
+        content = _plain_notebook(content, page)
+    elif not page.markdown or "```python" not in page.markdown:
+        return content
+    stem = Path(name).stem
+    link = f'<p class="page-tools"><a href="{stem}.ipynb" download>{WORDS[project.LANG]["download"]}</a></p>'
+    return content.replace("</h1>", f"</h1>\n{link}", 1)
+
+
+def _plain_notebook(content, page):
+    """Keep what nbconvert made of the cells; drop its style sheets, scripts and buttons; give headings our ids, formulas our marks."""
+    content = content[content.index('<div class="jupyter-wrapper">') :]
+    content = re.sub(r"<(style|script|clipboard-copy)\b.*?</\1>", "", content, flags=re.S)
+    content = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>', "", content, flags=re.S)
+    content = re.sub(r'<div class="(?:zeroclipboard-container|jp-InputCollapser[^"]*|jp-OutputCollapser[^"]*|jp-Collapser[^"]*)">\s*</div>', "", content)
+    content = re.sub(r' (?:style|tabindex|data-mime-type|data-jp-theme-[\w-]+|data-type)="[^"]*"', "", content)
+    content = re.sub(r'<div class="jp-InputPrompt[^"]*">.*?</div>', "", content, flags=re.S)
+    content = re.sub(r'<div class="jp-OutputPrompt[^"]*">.*?</div>', "", content, flags=re.S)
+    content = content.replace("highlight-ipynb", "highlight").replace("<pre></pre>", "")
+    source = (project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8")
+    headings = re.findall(r"^(#{1,6}) (.*?)\s*\{ *#([\w-]+)[^}]*\}\s*$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), flags=re.M)
+    ids = iter(headings)
+    content = re.sub(r'<(h[1-6]) id="[^"]*">', lambda match: f'<{match[1]} id="{next(ids)[2]}">', content)
+    tokens, stack = [], []
+    for marks, title, identity in headings:
+        token = {"level": len(marks), "id": identity, "name": html.escape(title.replace("`", "")), "children": []}
+        while stack and stack[-1]["level"] >= token["level"]:
+            stack.pop()
+        (stack[-1]["children"] if stack else tokens).append(token)
+        stack.append(token)
+    page.toc = get_toc(tokens)
+    pieces = re.split(r"(<pre\b.*?</pre>|<code\b.*?</code>)", content, flags=re.S)
+    for index in range(0, len(pieces), 2):
+        pieces[index] = re.sub(r"\$\$(.+?)\$\$", r'<span class="arithmatex">\\[\1\\]</span>', pieces[index], flags=re.S)
+        pieces[index] = re.sub(r"\$([^$\n]+?)\$", r'<span class="arithmatex">\\(\1\\)</span>', pieces[index])
+    return "".join(pieces)
+
+
+@event_priority(30)
+def on_post_page(output, page, config):
+    """Lay the notebook beside the page."""
+    target = Path(page.file.abs_dest_path).parent / f"{Path(page.file.src_uri).stem}.ipynb"
+    if 'class="page-tools"' not in output:
+        return output
+    if isinstance(page.file, PracticeFile):
+        text = Path(page.file.abs_src_path).read_text(encoding="utf-8")
+    else:
+        markdown, _ = snippets.fill_values((project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8"), page.file.src_uri)
+        text = notebook(cells_of(markdown), page.file.src_uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    return output

@@ -1,0 +1,267 @@
+"""Run the scripts that changed, keep what they printed and claimed, and put it where the pages ask for it.
+
+    --8<-- "layouts/rosetta.py:round_trip"       a section's code
+    --8<-- "layouts/rosetta.py.out:round_trip"   what that section printed
+    {{ max_error }}                              a value of the page's own script
+    ```claims                                    the record of every claim (reference/claims)
+"""
+
+import datetime
+import functools
+import html
+import itertools
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import project
+import run_snippet
+from mkdocs.plugins import event_priority
+from mkdocs.structure.files import File
+from project import Fault
+
+RUNNER = Path(__file__).with_name("run_snippet.py")
+VALUE = re.compile(r"\{\{ ([\w/:.-]+) \}\}")
+FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>.*)\n(?P<body>(?:.*\n)*?)(?P=indent)```[ ]*$", re.M)
+INCLUDE = re.compile(r'--8<-- "(?P<script>[\w/.-]+?\.py)(?P<out>\.out)?(?::(?P<section>[\w-]+))?"')
+
+WORDS = {
+    "ja": {
+        "hold": "主張{n}件が成立", "error": "最大誤差{error}", "tolerance": "（許容{tolerance}）", "raises": "予告どおりのエラー",
+        "section": "節", "line": "行", "kind": "種類", "claim": "主張", "shapes": "形", "dtype": "型", "greatest": "最大誤差", "allowed": "許容", "times": "回数",
+        "equal": "等しい", "exact": "完全一致", "differs": "異なる", "bound": "条件", "raises_kind": "エラー",
+    },
+    "en": {
+        "hold": "{n} claim{s} hold{v}", "error": "greatest error {error}", "tolerance": " (allowed {tolerance})", "raises": "the error is raised",
+        "section": "section", "line": "line", "kind": "kind", "claim": "claim", "shapes": "shapes", "dtype": "dtype", "greatest": "greatest error", "allowed": "allowed", "times": "times",
+        "equal": "equal", "exact": "exact", "differs": "differs", "bound": "bound", "raises_kind": "raises",
+    },
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- running
+
+
+def scripts():
+    """Every script below snippets/, recipes too, as paths."""
+    return sorted(project.SNIPPETS.rglob("*.py"))
+
+
+def record(script, part):
+    """A part of a script's record (entry, claims, values, figures), or None where the script has none."""
+    path = _record_path(script, part)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _record_path(script, part):
+    return run_snippet.record_path(project.SNIPPETS / script, project.SNIPPETS, project.RECORDS, part)
+
+
+def environment():
+    """What a process that runs scripts is given: no byte code, which would wake `mkdocs serve`."""
+    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def run_scripts():
+    """Run what is not current; return the faults. Records of scripts that are gone are removed."""
+    names = [path.relative_to(project.SNIPPETS).as_posix() for path in scripts()]
+    if not names:
+        return [Fault("snippets", 0, "there is no script, so nothing would be checked")]
+    _forget_gone(names)
+    foundation = run_snippet.foundation()
+    stale = [name for name in names if not run_snippet.is_current(project.SNIPPETS / name, project.SNIPPETS, project.RECORDS, foundation)]
+    faults = []
+    if stale:
+        project.log.info(f"{len(stale)} of {len(names)} scripts to run")
+        for name in stale:
+            _record_path(name, "entry").unlink(missing_ok=True)
+        command = [sys.executable, str(RUNNER), "--batch", str(project.RECORDS), *(str(project.SNIPPETS / name) for name in stale)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment(), cwd=project.SNIPPETS) as job:
+            for done, line in enumerate(job.stdout, 1):
+                told = json.loads(line)
+                name = project.relative(told["script"])
+                project.log.info(f"script {done} of {len(stale)}: {name}")
+                if told["fault"]:
+                    faults.append(Fault(name, told["fault"]["line"], told["fault"]["message"]))
+        if job.returncode and not faults:
+            faults.append(Fault(project.relative(RUNNER), 0, f"the runner ended with exit code {job.returncode}; what it said stands above"))
+    for name in names:
+        entry = record(name, "entry")
+        if entry and entry["no_claim"]:
+            faults.append(Fault(f"snippets/{name}", 0, "it has no claim: nothing on its page would be proved", soft=True))
+    return faults
+
+
+def _forget_gone(names):
+    kept = {_record_path(name, part) for name in names for part in ("entry", "claims", "values", "figures")}
+    kept |= {project.RECORDS / f"{name}.out" for name in names}
+    for path in project.RECORDS.rglob("*") if project.RECORDS.exists() else []:
+        if path.is_file() and path not in kept:
+            path.unlink()
+
+
+# ---------------------------------------------------------------- what the pages ask for
+
+
+def all_claims():
+    """Every claim of the site: [(script, claim), …] in the order of scripts and lines."""
+    names = [path.relative_to(project.SNIPPETS).as_posix() for path in scripts()]
+    return [(name, claim) for name in names for claim in record(name, "claims") or []]
+
+
+@functools.cache
+def site_values():
+    """The site's own values, for `{{ site:name }}`."""
+    claims = [claim for _, claim in all_claims()]
+    errors = {
+        dtype: max((claim["error"] or 0 for claim in claims if claim["kind"] == "equal" and claim["dtypes"] == [dtype]), default=0)
+        for dtype in ("float64", "float32")
+    }
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else datetime.datetime.now(datetime.UTC)
+    return {
+        "torch": run_snippet.version("torch").partition("+")[0],
+        "python": platform.python_version(),
+        "built": now.strftime("%Y-%m-%d"),
+        "claims": str(sum(claim["count"] for claim in claims)),
+        "claim_lines": str(len(claims)),
+        "scripts": str(sum(1 for path in scripts() if "recipes" not in path.parts)),
+        "greatest_error": f"{errors['float64']:.1e}",
+        "greatest_error_float32": f"{errors['float32']:.1e}",
+    }
+
+
+def value(name, script):
+    """The value `name` of `script`, of another script (`layouts/rosetta:name`) or of the site (`site:name`); None if there is none."""
+    place, _, key = name.rpartition(":")
+    if place == "site":
+        return site_values().get(key)
+    return (record(f"{place.replace('-', '_')}.py" if place else script, "values") or {}).get(key)
+
+
+def fill_values(markdown, page):
+    """Put each `{{ name }}` in; return the text and a fault for each that no script showed."""
+    script, faults = project.script_of(page), []
+
+    def fill(match):
+        found = value(match[1], script)
+        if found is None:
+            line = markdown.count("\n", 0, match.start()) + 1
+            faults.append(Fault(f"docs/{project.LANG}/{page}", line, f"no script showed the value {match[1]!r}"))
+        return html.escape(str(found), quote=False)
+
+    return VALUE.sub(fill, markdown), faults
+
+
+def _quiet_lines(markdown, page):
+    """One line under each block that has claims: after its output, if that follows."""
+    root = "../" * (1 if Path(page).stem == "index" and len(Path(page).parts) == 1 else len(Path(page).parts))
+    root = "" if page == "index.md" else root
+    fences = list(FENCE.finditer(markdown))
+    edits = []
+    for fence, following in itertools.zip_longest(fences, fences[1:]):
+        include = INCLUDE.search(fence["body"])
+        if not include or include["out"] or not include["section"]:
+            continue
+        claims = [claim for claim in record(include["script"], "claims") or [] if claim["section"] == include["section"]]
+        if not claims:
+            continue
+        after = fence
+        if following and following["indent"] == fence["indent"] and not markdown[fence.end() : following.start()].strip():
+            out = INCLUDE.search(following["body"])
+            if out and out["out"] and out["section"] == include["section"] and out["script"] == include["script"]:
+                after = following
+        link = f"{root}reference/claims/#{include['script'].removesuffix('.py').replace('/', '-').replace('_', '-')}"
+        edits.append((after.end(), f"\n\n{fence['indent']}<p class=\"claims\"><a href=\"{link}\">{quiet_line(claims)}</a></p>\n"))
+    for place, text in reversed(edits):
+        markdown = markdown[:place] + text + markdown[place:]
+    return markdown
+
+
+def quiet_line(claims, language=None):
+    """What the line under a block says of its claims."""
+    words = WORDS[language or project.LANG]
+    count = sum(claim["count"] for claim in claims)
+    text = words["hold"].format(n=count, s="" if count == 1 else "s", v="s" if count == 1 else "")
+    compared = [claim for claim in claims if claim["kind"] == "equal" and claim["error"] is not None]
+    if compared:
+        worst = max(compared, key=lambda claim: claim["error"])
+        text += " · " + words["error"].format(error=_number(worst["error"])) + words["tolerance"].format(tolerance=_tolerance(worst))
+    return text
+
+
+def _number(value):
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def _tolerance(claim):
+    if not claim["tolerance"]:
+        return "0"
+    rtol, atol = claim["tolerance"]
+    parts = [f"{atol:.2g}"] if atol else []
+    return " + ".join([*parts, *([f"{rtol:.2g} |x|"] if rtol else [])]) or "0"
+
+
+def _shape(shape):
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+def claims_table(language, root):
+    """The record of every claim as HTML: one table a script, `root` leading from the page to the language's root."""
+    words, tables, by_script = WORDS[language], [], {}
+    for script, claim in all_claims():
+        by_script.setdefault(script, []).append(claim)
+    heads = "".join(f'<th scope="col">{words[key]}</th>' for key in ("section", "line", "kind", "claim", "times", "shapes", "dtype", "greatest", "allowed"))
+    for script, claims in by_script.items():
+        page = script.removesuffix(".py").replace("_", "-")
+        link = root + ("" if page == "index" else f"{page}/")
+        rows = []
+        for claim in claims:
+            kind = words["raises_kind" if claim["kind"] == "raises" else claim["kind"]]
+            said = html.escape(claim["text"])
+            if claim.get("sides") and claim["kind"] in ("bound", "raises"):
+                said += f'</code> <code class="claims-sides">{html.escape(" · ".join(claim["sides"]))}'
+            cells = [claim["section"] or "", claim["line"], kind, f"<code>{said}</code>", claim["count"], " ".join(map(_shape, claim["shapes"])), " ".join(claim["dtypes"]), "" if claim["error"] is None else _number(claim["error"]), _tolerance(claim) if claim["tolerance"] else ""]
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        identity = page.replace("/", "-")
+        tables.append(
+            f'<h2 id="{identity}"><a href="{link}">{page}</a></h2>\n<div class="claims-scroll" tabindex="0" role="region" aria-labelledby="{identity}">'
+            f'<table class="claims-table"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        )
+    return "\n".join(tables)
+
+
+# ---------------------------------------------------------------- MkDocs
+
+
+def on_config(config):
+    config.mdx_configs["pymdownx.snippets"] = {
+        **config.mdx_configs.get("pymdownx.snippets", {}),
+        "base_path": [str(project.SNIPPETS), str(project.RECORDS)],
+        "check_paths": True,
+    }
+
+
+def on_pre_build(config):
+    site_values.cache_clear()
+    if not project.IS_CHILD:
+        project.stop(run_scripts())
+
+
+def on_files(files, config):
+    for path in sorted((project.SNIPPETS / "recipes").glob("*.py")):
+        files.append(File(path.relative_to(project.SNIPPETS).as_posix(), str(project.SNIPPETS), config.site_dir, config.use_directory_urls))
+
+
+@event_priority(50)
+def on_page_markdown(markdown, page, config, files):
+    name = page.file.src_uri
+    markdown = _quiet_lines(markdown, name)
+    markdown = re.sub(r"^```claims\n+```$", lambda _: claims_table(project.LANG, "../" * len(Path(name).parts)), markdown, flags=re.M)
+    markdown, faults = fill_values(markdown, name)
+    project.stop(faults)
+    return markdown
