@@ -1,9 +1,11 @@
 """Formulas: drawn for the eye, said for the ear, kept as TeX for the clipboard, with no style attribute anywhere."""
 
+import hashlib
 import html as entities
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import html5lib
@@ -214,9 +216,10 @@ def test_wrong_tex_is_a_fault_with_file_and_line(tex, message, display):
     assert message in fault
 
 
-def test_formula_with_a_number_at_the_margin_is_refused():
-    (fault,) = faults("$$\nx \\tag{1}\n$$\n")
-    assert "style attributes" in fault
+@pytest.mark.parametrize("tex", [r"x \tag{1}", r'\mmlToken{mi}[style="padding: 1em"]{x}'])
+def test_formula_that_needs_a_style_attribute_is_refused(tex):
+    (fault,) = faults(f"$$\n{tex}\n$$\n")
+    assert "no style attributes" in fault
 
 
 def test_every_fault_is_told_at_once():
@@ -273,6 +276,17 @@ def test_cache_tells_display_from_inline_and_versions_apart(monkeypatch):
     monkeypatch.setattr(mathematics, "_state", lambda: "another MathJax\n")
     typeset("$x$")
     assert len(list((project.CACHE / "mathematics").iterdir())) == 3
+
+
+def test_cache_knows_mathjax_and_this_hook():
+    state = mathematics._state()
+    assert metadata.version("django-static-mathjax") in state
+    assert hashlib.sha256((HOOKS / "mathematics.py").read_bytes()).hexdigest() in state
+
+
+def test_nothing_is_sent_that_only_mathjax_reads():
+    page = typeset(SAMPLE)
+    assert not re.search(r"data-(?!tex|frame)|<g>|<mrow>(<(m[ino])>[^<]*</\2>)</mrow>|xmlns", page)
 
 
 def test_wrong_tex_is_not_kept():

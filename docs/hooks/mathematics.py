@@ -75,8 +75,8 @@ var typeset = (function (macros) {
     }
     return function (tex, display) {
         // An input jax of its own for each formula: no macro of one reaches another.
+        // A new document empties the cache of glyphs too, so that it holds this formula's alone.
         const page = parts.mathjax.mathjax.document("", {InputJax: input(), OutputJax: output});
-        output.clearFontCache();
         try {
             const state = parts.core.MathItem.STATE;
             const tree = page.convert(tex, {display: display, end: state.CONVERT});
@@ -168,17 +168,12 @@ atexit.register(close)
 # -------------------------------------------------------------------------------------------- from MathJax to ours
 
 
+def _needs_style(style):
+    return TeXError(f"it needs the style {style!r}, and pages have no style attributes")
+
+
 def _ex(length):
     return float(length.removesuffix("ex"))
-
-
-def _styles_to_attributes(element):
-    """Lines that MathJax thickens or colours with a style attribute: SVG has attributes for the same."""
-    for declaration in filter(None, map(str.strip, element.attrib.pop("style", "").split(";"))):
-        name, _, value = (part.strip() for part in declaration.partition(":"))
-        if name not in ("fill", "stroke", "stroke-width", "stroke-dasharray"):
-            raise TeXError(f"it needs the style {name!r}, which a page without style attributes does not have")
-        element.set(name, value)
 
 
 def _without_idle_groups(element, tag):
@@ -249,7 +244,8 @@ def _drawing(markup):
         raise TeXError(r"it asks for the width of the column (\tag does), which is not known beforehand")
     depth = -_ex(style[1])
     for element in root.iter():
-        _styles_to_attributes(element)
+        if "style" in element.attrib:
+            raise _needs_style(element.get("style"))
         element.tag = element.tag.removeprefix(SVG_NAME)
         if XLINK_HREF in element.attrib:
             # xlink:href on purpose: Material's instant navigation assigns to the `href` of all that have one.
@@ -282,7 +278,7 @@ def _draw(tex, display):
     if "error" in made:
         raise TeXError(made["error"])
     if made["container"]:
-        raise TeXError(f"it needs the style {made['container']!r}, which a page without style attributes does not have")
+        raise _needs_style(made["container"])
     svg, width, depth = _drawing(made["svg"])
     steps = round(depth / STEP)
     if not display:
@@ -336,7 +332,7 @@ def _markup(tex, display, tag):
 
 
 def _sheet(glyphs):
-    paths = "".join(f'<path id="{name}" d="{glyphs[name]}"/>' for name in sorted(glyphs))
+    paths = "".join(f'<path id="{name}" d="{glyphs[name]}"/>' for name in glyphs)
     hidden = 'aria-hidden="true" focusable="false" width="0" height="0"'
     return f'<svg class="math-glyphs" {hidden}><defs>{paths}</defs></svg>'
 
