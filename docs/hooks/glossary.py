@@ -20,8 +20,8 @@ FENCE = re.compile(r"^```glossary[ \t]*\n```[ \t]*$", re.M)
 
 # Inside these a link would be invalid, would break copying, or would be noise.
 CLOSED_ELEMENTS = {
-    "a", "button", "code", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "kbd", "label", "math", "pre", "script", "select",
-    "style", "summary", "svg", "textarea",
+    "a", "button", "code", "figure", "h1", "h2", "h3", "h4", "h5", "h6", "kbd", "label", "math", "pre", "script",
+    "select", "style", "summary", "svg", "textarea",
 }  # fmt: skip
 CLOSED_CLASSES = re.compile(r"""class=["'][^"']*\b(?:arithmatex|admonition-title|build-faults|claims|no-terms)\b""")
 MARKUP = re.compile(r"""<!--.*?-->|<(/?)([a-zA-Z][\w-]*)((?:"[^"]*"|'[^']*'|[^>"'])*)>""", re.S)
@@ -140,7 +140,11 @@ def _matcher(path, changed, language):
     )
     if not words:
         return None, []
-    return re.compile("|".join(f"({make(word)})" for word, _ in words)), [name for _, name in words]
+    # Most places are ruled out by their first letter, before any of the words is tried.
+    first = "".join({letter for word, _ in words for letter in (word[0].lower(), word[0].upper())})
+    pattern = "|".join(f"({make(word)})" for word, _ in words)
+    before = "" if language == "ja" else r"(?<![\w-])"
+    return re.compile(f"{before}(?=[{re.escape(first)}])(?:{pattern})"), [name for _, name in words]
 
 
 def link_terms(html, language, glossary_url):
