@@ -1,0 +1,260 @@
+# --8<-- [start:setup]
+import torch
+from torch import nn
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+# every size is different
+SIZES = {
+    "L": 5, "S": 7, "H": 4, "E_q": 24, "E_k": 10, "E_v": 9,
+    "d_q": 6, "d_k": 6, "S_v": 7, "d_v": 8, "E_o": 11,
+}  # fmt: skip
+# --8<-- [end:setup]
+
+
+# --8<-- [start:free]
+def tensors(**other):
+    """One multi-head attention, step by step, with sizes replaced."""
+    n = {**SIZES, **other}
+    H, t = n["H"], {}
+    t["Q"] = torch.randn(n["L"], n["E_q"])
+    t["K"] = torch.randn(n["S"], n["E_k"])
+    t["V"] = torch.randn(n["S_v"], n["E_v"])
+    t["W_Q"] = torch.randn(H, n["E_q"], n["d_q"])
+    t["W_K"] = torch.randn(H, n["E_k"], n["d_k"])
+    t["W_V"] = torch.randn(H, n["E_v"], n["d_v"])
+    t["W_O"] = torch.randn(H * n["d_v"], n["E_o"])
+    q, k, v = t["Q"] @ t["W_Q"], t["K"] @ t["W_K"], t["V"] @ t["W_V"]
+    t["A"] = (q @ k.mT / n["d_k"] ** 0.5).softmax(-1)
+    t["concat"] = (t["A"] @ v).transpose(0, 1).flatten(1)
+    t["out"] = t["concat"] @ t["W_O"]
+    return t
+# --8<-- [end:free]
+
+
+# --8<-- [start:table]
+for name, tensor in tensors().items():
+    print(f"{name:6} {tuple(tensor.shape)}")
+# --8<-- [end:table]
+groups = [
+    ("W_Q", "q", SIZES["E_q"], SIZES["d_q"]),
+    ("W_K", "k", SIZES["E_k"], SIZES["d_k"]),
+    ("W_V", "v", SIZES["E_v"], SIZES["d_v"]),
+    ("W_O", "o", SIZES["H"] * SIZES["d_v"], SIZES["E_o"]),
+]
+figure(
+    "matrices",
+    "blocks",
+    {name: torch.empty(rows, columns) for name, _, rows, columns in groups},
+    {
+        "groups": {
+            name: [{"rows": [0, rows], "columns": [0, columns], "role": role, "text": f"{name} {rows}×{columns}"}]
+            for name, role, rows, columns in groups
+        }
+    },
+)
+
+# --8<-- [start:agree]
+bound = {"d_q", "d_k", "S", "S_v"}
+for name, size in SIZES.items():
+    try:
+        result = tuple(tensors(**{name: size + 1})["out"].shape)
+        refused = False
+    except RuntimeError:
+        result, refused = "RuntimeError", True
+    assert refused == (name in bound)
+    print(f"{name:4}{size:3} ->{size + 1:3} {result}")
+# --8<-- [end:agree]
+
+# --8<-- [start:stack]
+def depths(residual, draw, E=24, H=4, L=10, depth=12):
+    """How far the rows stay from their mean, after each layer."""
+    torch.manual_seed(draw)
+    x, spread = torch.randn(L, E), []
+    for _ in range(depth):
+        layer = nn.MultiheadAttention(E, H, bias=False)
+        for p in layer.parameters():
+            nn.init.normal_(p, std=E**-0.5)
+        n = layer_norm(x, (E,))
+        y, _ = layer(n, n, n)
+        x = x + y if residual else y
+        spread.append(((x - x.mean(0)).norm() / x.norm()).item())
+    return spread
+
+
+with_sum = torch.tensor([depths(True, draw) for draw in range(20)])
+without = torch.tensor([depths(False, draw) for draw in range(20)])
+# the worst of 20 draws against the best of 20
+assert without[:, -1].max() < 0.01 < 0.2 < with_sum[:, -1].min()
+print(f"without {without[:, -1].median():.1e}")
+print(f"with_sum {with_sum[:, -1].median():.2f}")
+# --8<-- [end:stack]
+show("spread_with", f"{with_sum[:, -1].min():.2f}")
+show("spread_without", f"{without[:, -1].max():.0e}")
+curves = {"x": torch.arange(1, 13)}
+for name, run in [("with_sum", with_sum), ("without", without)]:
+    low, middle, high = run.quantile(torch.tensor([0.0, 0.5, 1.0]), dim=0)
+    curves |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+figure("stack", "curves", curves, {"band": {name: [f"{name}_low", f"{name}_high"] for name in ("with_sum", "without")}})
+
+# --8<-- [start:kdim]
+layer = nn.MultiheadAttention(24, 4, kdim=10, vdim=9)
+for name, parameter in layer.named_parameters():
+    print(f"{name:15} {tuple(parameter.shape)}")
+# keys and values of widths 10 and 9 enter; heads stay 24 / 4 wide
+y, A = layer(torch.randn(5, 24), torch.randn(7, 10), torch.randn(7, 9))
+assert y.shape[-1] == layer.embed_dim
+assert layer.head_dim == layer.embed_dim // layer.num_heads
+try:
+    nn.MultiheadAttention(25, 4)
+except AssertionError as error:
+    print(error)
+else:
+    raise AssertionError("25 is no multiple of 4")
+# --8<-- [end:kdim]
+
+# --8<-- [start:free_width]
+t = tensors()
+q, k, v = t["Q"] @ t["W_Q"], t["K"] @ t["W_K"], t["V"] @ t["W_V"]
+# values of 8 numbers, queries and keys of 6
+head = scaled_dot_product_attention(q, k, v)
+print("q", tuple(q.shape), "v", tuple(v.shape))
+print("head", tuple(head.shape))
+concat = head.transpose(0, 1).flatten(1)
+torch.testing.assert_close(concat, t["concat"])
+# --8<-- [end:free_width]
+
+# --8<-- [start:parameters]
+# embed_dim, num_heads, width of the feed-forward layer
+MODELS = {
+    "paper base": (512, 8, 2048),
+    "BERT base": (768, 12, 3072),
+    "GPT-2 small": (768, 12, 3072),
+}
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+for name, (E, H, F) in MODELS.items():
+    attention = nn.MultiheadAttention(E, H, device="meta")
+    block = nn.TransformerEncoderLayer(E, H, F, device="meta")
+    assert count(attention) == 4 * E * E + 4 * E
+    assert count(block) == count(attention) + 2 * E * F + F + 5 * E
+    share = count(attention) / count(block)
+    print(f"{name:11} {count(attention)} {count(block)} {share:.3f}")
+# --8<-- [end:parameters]
+show("share", f"{100 * share:.0f}")
+
+# --8<-- [start:whole]
+E, H, F = MODELS["paper base"]
+paper = nn.Transformer(E, H, 6, 6, F, batch_first=True, device="meta")
+MHA = nn.MultiheadAttention
+inner = [m for m in paper.modules() if isinstance(m, MHA)]
+# 6 in the encoder, 2 x 6 in the decoder
+assert len(inner) == 6 + 2 * 6
+attention = sum(count(m) for m in inner)
+assert attention == 18 * (4 * E * E + 4 * E)
+forward = 12 * (2 * E * F + F + E)
+# 2 and 3 norms a layer, and one at the end of each stack
+norms = (6 * 2 + 6 * 3 + 2) * 2 * E
+assert count(paper) == attention + forward + norms
+print(attention, forward, norms, count(paper))
+# --8<-- [end:whole]
+show("paper_attention", f"{attention:,}")
+show("paper_total", f"{count(paper):,}")
+
+
+# --8<-- [start:operations]
+def multiply_adds(layer, *inputs):
+    """Counted from shapes: on device "meta" nothing is computed."""
+    with FlopCounterMode(display=False) as counter:
+        layer(*inputs)
+    # two operations are one multiply-add
+    return counter.get_total_flops() // 2
+
+
+def attention_at(L, E, H):
+    x = torch.empty(L, E, device="meta")
+    layer = nn.MultiheadAttention(E, H, device="meta")
+    return multiply_adds(layer, x, x, x)
+
+
+for name, (E, H, _) in MODELS.items():
+    for L in (128, 512, 1024):
+        projections, scores = 4 * L * E**2, 2 * L**2 * E
+        assert attention_at(L, E, H) == projections + scores
+        print(f"{name:11} {L:4} {projections:10} {scores:10}")
+# --8<-- [end:operations]
+
+# --8<-- [start:quadratic]
+E, H, _ = MODELS["GPT-2 small"]
+counts = torch.tensor([attention_at(L, E, H) for L in range(1, 41)])
+# second differences of a parabola are constant
+assert counts.diff(n=2).unique().tolist() == [4 * E]
+# at twice the width both parts are equal
+L = 2 * E
+assert attention_at(L, E, H) == 2 * (4 * L * E**2)
+print("2 E", L, attention_at(L, E, H))
+# --8<-- [end:quadratic]
+show("cross", 2 * E)
+show("width", E)
+lengths = 2 ** torch.arange(5, 15)
+whole = torch.tensor([attention_at(int(n), E, H) for n in lengths])
+figure(
+    "growth",
+    "curves",
+    {"x": lengths, "projections": 4 * lengths * E**2, "scores": 2 * lengths**2 * E, "counted": whole},
+    {"log": ["x", "y"], "points": ["counted"]},
+)
+
+# --8<-- [start:memory]
+LENGTHS = {"paper base": 512, "BERT base": 512, "GPT-2 small": 1024}
+for name, L in LENGTHS.items():
+    E, H, _ = MODELS[name]
+    kind = {"device": "meta", "dtype": torch.float32}
+    layer = nn.MultiheadAttention(E, H, **kind)
+    x = torch.empty(L, E, **kind)
+    _, A = layer(x, x, x, average_attn_weights=False)
+    # four bytes a number
+    assert A.nbytes == 4 * H * L * L
+    assert A.nbytes * E == x.nbytes * H * L
+    print(f"{name:11} {L:4} {x.nbytes:8} {A.nbytes:9} {H * L / E:5.1f}")
+# --8<-- [end:memory]
+show("gpt2_weights", f"{A.nbytes / 2**20:.0f}")
+show("gpt2_input", f"{x.nbytes / 2**20:.0f}")
+show("gpt2_ratio", f"{A.nbytes / x.nbytes:.0f}")
+
+# --8<-- [start:uncounted]
+E, H, L = 48, 4, 10
+layer = nn.MultiheadAttention(E, H, batch_first=True)
+x = torch.randn(1, L, E)
+expected = 4 * L * E**2 + 2 * L**2 * E
+with FlopCounterMode(display=False) as slow:
+    layer(x, x, x)
+with FlopCounterMode(display=False) as fused:
+    layer(x, x, x, need_weights=False)
+with FlopCounterMode(display=False) as fast, torch.no_grad():
+    layer.eval()(x, x, x, need_weights=False)
+counted = [c.get_total_flops() // 2 for c in (slow, fused, fast)]
+print(expected, counted)
+assert counted == [expected, 4 * L * E**2, 0]
+# --8<-- [end:uncounted]
+
+# --8<-- [start:question]
+for name, (E, H, F) in MODELS.items():
+    block = nn.TransformerEncoderLayer(E, H, F, device="meta")
+    # the part that grows with L: 4 E^2 + 2 E F for each token
+    linear = 4 * E**2 + 2 * E * F
+    # 2 L^2 E = L (4 E^2 + 2 E F)
+    L = 2 * E + F
+    x = torch.empty(L, 1, E, device="meta")
+    assert multiply_adds(block, x) == 2 * L * linear
+    # half as long: a third of the work is attention
+    assert multiply_adds(block, x[: L // 2]) == 3 * L * linear // 4
+    print(f"{name:11} {L} {L / E:.0f}")
+# --8<-- [end:question]
+show("cross_block", L)
