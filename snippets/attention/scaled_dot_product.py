@@ -66,7 +66,8 @@ torch.testing.assert_close(fused, output)
 
 wrong_scale = (Q @ K.T / M**0.5).softmax(-1) @ V
 assert not torch.allclose(wrong_scale, fused)
-for name, x in ("ours", output), ("torch", fused), ("/√M", wrong_scale):
+named = {"ours": output, "torch": fused, "/√M": wrong_scale}
+for name, x in named.items():
     print(f"{name:6}", *(f"{number:+.4f}" for number in x[0]))
 
 try:

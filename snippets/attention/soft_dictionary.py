@@ -111,7 +111,7 @@ mean = value.mean()
 covariance = ((scores - scores.mean()) * (value - mean)).mean()
 for T in (10.0, 100.0, 1000.0, 10000.0):
     distance = soft(query, T) - mean
-    print(f"T {T:7.0f}  from mean {distance:+.3e}  * T {distance * T:+.4f}")
+    print(f"T {T:7.0f}  off by {distance:+.3e}  T * {distance * T:+.4f}")
 rate = distance * T
 torch.testing.assert_close(rate, covariance, rtol=1e-3, atol=0.0)
 print(f"mean {mean:.4f}  covariance {covariance:+.4f}")
