@@ -159,7 +159,8 @@ def test_inline_formulas_are_a_set_of_their_section(house):
     assert told() == []
     change(house, "docs/en/chapter/one.md", "again $x_i$", "also $x_j$")
     assert told() == [
-        "docs/en/chapter/one.md:7: formulas differ from docs/ja/chapter/one.md: `$x_j$` does not stand there in section #one"
+        "docs/en/chapter/one.md:7: formulas differ from docs/ja/chapter/one.md: "
+        "`$x_j$` does not stand there in section #one"
     ]
 
 
@@ -223,7 +224,7 @@ def test_includes_lead_somewhere_even_under_serve(house, monkeypatch, old, new, 
     assert found[0].file == "docs/en/chapter/one.md"
     assert found[0].line >= line(EN, old.splitlines()[0])
     monkeypatch.setattr(project.state, "serving", True)
-    with pytest.raises(PluginError, match="docs/en/chapter/one.md:"):
+    with pytest.raises(PluginError, match=r"docs/en/chapter/one\.md:"):
         pages.on_pre_build(None)
 
 
@@ -300,8 +301,8 @@ def test_other_ways_to_write_a_fence_are_read(house):
 def test_a_side_that_moved_is_named(house):
     change(house, "docs/en/chapter/one.md", "A sentence.", "Another sentence.")
     assert told(locked=True) == [
-        "docs/en/chapter/one.md: changed since the pair was last read side by side, but docs/ja/chapter/one.md did not: "
-        "reread both, then `make stamp PAGE=chapter/one`"
+        "docs/en/chapter/one.md: changed since the pair was last read side by side, "
+        "but docs/ja/chapter/one.md did not: reread both, then `make stamp PAGE=chapter/one`"
     ]
     change(house, "docs/ja/chapter/one.md", "文です。", "別の文です。")
     (found,) = told(locked=True)
