@@ -14,7 +14,7 @@ for parameter in mha.parameters():
 
 # --8<-- [start:proof]
 # W_q[i] is the paper's W_i^Q, of shape (E, D)
-W_q, W_k, W_v = mha.in_proj_weight.view(3, H, D, E).mT
+W_q, W_k, W_v = mha.in_proj_weight.view(3, H, D, E).mT  # (1)!
 heads, maps = [], []
 for i in range(H):
     Q, K, V = X @ W_q[i], X @ W_k[i], X @ W_v[i]
