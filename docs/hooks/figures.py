@@ -1,14 +1,14 @@
-"""Draws the figures that scripts kept: a fence names one and says its texts, the build makes SVG, text and tables of it."""
+"""Draws the figures that scripts kept: a fence names one and says its texts; SVG, text and tables come of it."""
 
 import json
 import math
 import re
 from pathlib import Path
 
-import drawing
+import figure_kinds as kinds
 import project
 import yaml
-from drawing import Array, Refused, clean, compact, number
+from drawing import MATH, Array, Refused, clean, compact, number
 from mkdocs.plugins import event_priority
 from project import Fault
 
@@ -90,11 +90,11 @@ def render(data, fence, language, identity):
     language  "ja" or "en"
     identity  its id on the page will be figure-IDENTITY
 
-    Raises drawing.Refused if the figure would not be honest, or a text has nothing to stand on.
+    Raises Refused if the figure would not be honest, or a text has nothing to stand on.
     """
     kind, labels = data["kind"], data.get("labels") or {}
-    if kind not in drawing.KINDS:
-        raise Refused(f"kind {kind!r} is unknown, there are {', '.join(drawing.KINDS)}")
+    if kind not in kinds.KINDS:
+        raise Refused(f"kind {kind!r} is unknown, there are {', '.join(kinds.KINDS)}")
     for key in sorted(set(labels) - LABELS[kind]):
         raise Refused(f"labels of kind {kind} do not know {key!r}, known are {', '.join(sorted(LABELS[kind]))}")
     for key in sorted(set(fence) & set(MEANING)):
@@ -105,7 +105,7 @@ def render(data, fence, language, identity):
     tensors = {name: Array.of(stored) for name, stored in (data.get("tensors") or {}).items()}
     if kind != "flow" and not tensors:
         raise Refused(f"a figure of kind {kind} needs tensors")
-    panels = drawing.KINDS[kind](tensors, labels, texts)
+    panels = kinds.KINDS[kind](tensors, labels, texts)
     tables = TABLES[kind](tensors, labels, texts, words)
     name = f"figure-{identity}"
     title = clean(fence["title"])
@@ -143,11 +143,35 @@ def pictures(panels, name, title):
             )
     # Pairs break together: four heads stand as 4, 2 + 2 or 1 each, never as 3 + 1.
     heads = [markup for markup, panel in zip(out, panels, strict=True) if not panel.legend]
+    heads = clustered(heads, pictured)
     legends = [markup for markup, panel in zip(out, panels, strict=True) if panel.legend]
     if len(heads) >= 4 and len(heads) % 2 == 0 and len({(p.width, p.height) for p in pictured}) == 1:
         heads = [f'<div class="figure__pair">{a}{b}</div>' for a, b in zip(heads[::2], heads[1::2], strict=True)]
     group = f' role="group" aria-labelledby="{name}-title" {described}' if len(pictured) > 1 else ""
     return f'<div class="figure__panels" data-search-exclude{group}>{"".join(heads + legends)}</div>'
+
+
+def clustered(markups, panels):
+    """Neighbours of one cluster in a line of their own, and such lines under each other beside what stands alone."""
+    out, lines, key = [], [], ""
+
+    def close():
+        if lines:
+            rows = "".join(f'<div class="figure__row">{"".join(line)}</div>' for line in lines)
+            out.append(f'<div class="figure__rows">{rows}</div>')
+            lines.clear()
+
+    for markup, panel in zip(markups, panels, strict=True):
+        if not panel.cluster:
+            close()
+            out.append(markup)
+        elif lines and panel.cluster == key:
+            lines[-1].append(markup)
+        else:
+            lines.append([markup])
+        key = panel.cluster
+    close()
+    return out
 
 
 # Tables
@@ -160,7 +184,7 @@ def marked(text):
         base, low, high = match[1], *((part or "").strip("{}") for part in match.group(2, 3))
         return base + (f"<sub>{low}</sub>" if low else "") + (f"<sup>{high}</sup>" if high else "")
 
-    return drawing.MATH.sub(index, clean(text))
+    return MATH.sub(index, clean(text))
 
 
 def table(caption, header, rows):
@@ -192,7 +216,7 @@ def few(rows, words, caption):
 
 def matrix_tables(tensors, labels, texts, words):
     for name, tensor in tensors.items():
-        rows, columns = drawing.two_axes(name, tensor)
+        rows, columns = kinds.two_axes(name, tensor)
         data = tensor.data if len(tensor.shape) == 2 else [[value] for value in tensor.data]
         row_names = labels.get("rows", {}).get(name) or range(rows)
         column_names = labels.get("columns", {}).get(name) or range(columns)
@@ -215,9 +239,10 @@ def shortened(value, digits):
 def blocks_tables(tensors, labels, texts, words):
     code = labels.get("code", {})
     lines = []
-    for name, found in drawing.groups_of(tensors, labels).items():
+    for name, found in kinds.groups_of(tensors, labels).items():
         for block in found:
-            lines.append([block.text, name, "{}:{}".format(*block.rows), "{}:{}".format(*block.columns), code.get(block.text, "")])
+            ranges = ("{}:{}".format(*span) for span in (block.rows, block.columns))
+            lines.append([block.text, name, *ranges, code.get(block.text, "")])
     lines, caption = few(lines, words, ", ".join(f"{name} {tensor.shape}" for name, tensor in tensors.items()))
     header = [words["block"], words["matrix"], words["row range"], words["column range"], words["code"]]
     if not code:
@@ -226,7 +251,7 @@ def blocks_tables(tensors, labels, texts, words):
 
 
 def attention_tables(tensors, labels, texts, words):
-    _, maps, queries, keys, heads = drawing.attention_maps(tensors, labels, texts)
+    _, maps, queries, keys, heads = kinds.attention_maps(tensors, labels, texts)
     corner = words["corner"].format(rows=texts["rows"], columns=texts["columns"])
     small = len(keys) <= MOST_COLUMNS and len(queries) * len(heads) <= MOST_ROWS
     if small:
@@ -246,7 +271,7 @@ def attention_tables(tensors, labels, texts, words):
 
 
 def curves_tables(tensors, labels, texts, words):
-    series = drawing.series_of(tensors, labels, texts)
+    series = kinds.series_of(tensors, labels, texts)
     own = labels.get("x", {})
     said = texts.get("series", {})
     for key in dict.fromkeys(own.get(name, "x") for name in series):
@@ -260,7 +285,7 @@ def curves_tables(tensors, labels, texts, words):
 
 
 def bars_tables(tensors, labels, texts, words):
-    categories, *_ = drawing.bar_series(tensors, labels, texts)
+    categories, *_ = kinds.bar_series(tensors, labels, texts)
     said = texts.get("series", {})
     lines = [[c, *(compact(t.data[i]) for t in tensors.values())] for i, c in enumerate(categories)]
     lines, caption = few(lines, words, texts.get("x", ""))
@@ -268,7 +293,7 @@ def bars_tables(tensors, labels, texts, words):
 
 
 def flow_tables(tensors, labels, texts, words):
-    nodes, edges = drawing.flow_nodes(labels, texts)
+    nodes, edges = kinds.flow_nodes(labels, texts)
     lines = []
     for node in sorted(nodes.values(), key=lambda n: (n.row, n.column)):
         onward = ", ".join(" ".join(nodes[b].lines) for a, b in edges if a == node.id)
@@ -335,7 +360,7 @@ def opened(markdown, source):
 
 
 def kept(name, source):
-    """(what the script kept, its script, the figure's short name) for `name` or `layouts/rosetta:name`. Raises Refused."""
+    """(what the script kept, its script, the short name); name may be `layouts/rosetta:name`. Raises Refused."""
     page, _, short = name.rpartition(":")
     script = project.script_of(page + ".md" if page else source)
     record = (project.RECORDS / script).with_suffix(".figures.json")
@@ -352,7 +377,8 @@ def texts_of(source):
         texts = yaml.safe_load(source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        refused = Refused(f"the YAML of a figure cannot be read: {getattr(error, 'problem', error)} (a text with a colon needs quotes)", by="page")
+        problem = getattr(error, "problem", None) or error
+        refused = Refused(f"the YAML of a figure cannot be read: {problem} (quote a text with a colon)", by="page")
         refused.line = mark.line + 1 if mark else 0
         raise refused from None
     if not isinstance(texts, dict):
