@@ -220,17 +220,20 @@ def test_links_that_are_well(house, link):
 
 def test_a_link_is_told_where_it_is_written(house):
     source = house / "docs/ja/layouts/paper.md"
-    source.write_text("# 論文 { #paper }\n\n[地図](rosetta.md#mop)\n\n[図](map.png)と[上](../other.md)\n", "utf-8")
+    source.write_text(
+        "# 論文 { #paper }\n\n[地図](rosetta.md#mop)\n\n[図](map.png)と[上](../other.md)\n\n[節](gone.md#x)\n", "utf-8"
+    )
     found = paper(
         house,
         '<a href="../rosetta/#mop">地図</a><img src="../map.png" alt=""><a href="../../other/">上</a>'
-        '<a href="../theme/">x</a>',
+        '<a href="../theme/">x</a><a href="gone.md#x">節</a>',
     )
     assert found == [
         "docs/ja/layouts/paper.md:3: the link to ../rosetta/#mop leads nowhere: there is no id mop on "
         "ja/layouts/rosetta/index.html",
         "docs/ja/layouts/paper.md:5: the link to ../../other/ leads nowhere: there is no ja/other/index.html",
         "docs/ja/layouts/paper.md:5: the link to ../map.png leads nowhere: there is no ja/layouts/map.png",
+        "docs/ja/layouts/paper.md:7: the link to gone.md#x leads nowhere: there is no docs/ja/layouts/gone.md",
         "ja/layouts/paper/index.html: the link to ../theme/ leads nowhere: there is no ja/layouts/theme/index.html",
     ]
 

@@ -302,6 +302,9 @@ def _told(resolved, why, places):
     for path, address in places:
         file, line = _place(path, address, resolved)
         if line:
+            page = address.partition("#")[0]
+            if page.endswith(".md") and not page.startswith("/"):  # MkDocs leaves it as written
+                why = f"there is no {posixpath.normpath(posixpath.join(posixpath.dirname(file), page))}"
             yield Fault(file, line, f"the link to {address} leads nowhere: {why}")
         else:
             repeated.append((path, address))
