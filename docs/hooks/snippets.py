@@ -27,6 +27,7 @@ from project import Fault
 RUNNER = Path(__file__).with_name("run_snippet.py")
 VALUE = re.compile(r"\{\{ ([\w/:.-]+) \}\}")
 FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>.*)\n(?P<body>(?:.*\n)*?)(?P=indent)```[ ]*$", re.M)
+LISTED = r"\n\s*\n(?:{indent}\d+\.[ ].*(?:\n{indent}[ ]{{2,}}\S.*|\n[ ]*(?=\n{indent}(?:\d+\.[ ]|[ ]{{2,}}\S)))*\n?)+"  # what annotations say
 INCLUDE = re.compile(r'--8<-- "(?P<script>[\w/.-]+?\.py)(?P<out>\.out)?(?::(?P<section>[\w-]+))?"')
 
 WORDS = {
@@ -158,7 +159,7 @@ def fill_values(markdown, page):
 
 
 def _quiet_lines(markdown, page):
-    """One line under each block that has claims: after its output, if that follows."""
+    """One line under each block that has claims: after its annotations and its output, if they follow."""
     root = "../" * (1 if Path(page).stem == "index" and len(Path(page).parts) == 1 else len(Path(page).parts))
     root = "" if page == "index.md" else root
     fences = list(FENCE.finditer(markdown))
@@ -170,13 +171,15 @@ def _quiet_lines(markdown, page):
         claims = [claim for claim in record(include["script"], "claims") or [] if claim["section"] == include["section"]]
         if not claims:
             continue
-        after = fence
-        if following and following["indent"] == fence["indent"] and not markdown[fence.end() : following.start()].strip():
+        # a line between a block and its annotations would part them
+        listed = re.compile(LISTED.format(indent=fence["indent"])).match(markdown, fence.end())
+        after = listed.end() if listed else fence.end()
+        if following and following["indent"] == fence["indent"] and not markdown[after : following.start()].strip():
             out = INCLUDE.search(following["body"])
             if out and out["out"] and out["section"] == include["section"] and out["script"] == include["script"]:
-                after = following
+                after = following.end()
         link = f"{root}reference/claims/#{include['script'].removesuffix('.py').replace('/', '-').replace('_', '-')}"
-        edits.append((after.end(), f"\n\n{fence['indent']}<p class=\"claims\"><a href=\"{link}\">{quiet_line(claims)}</a></p>\n"))
+        edits.append((after, f"\n\n{fence['indent']}<p class=\"claims\"><a href=\"{link}\">{quiet_line(claims)}</a></p>\n"))
     for place, text in reversed(edits):
         markdown = markdown[:place] + text + markdown[place:]
     return markdown
