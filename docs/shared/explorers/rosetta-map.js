@@ -1,0 +1,261 @@
+// <rosetta-map>: the packed matrix and the heads it is made of. The build's figure stands inside; this module lights
+// the twin of a block, and answers for any embed_dim and num_heads. The functions that are exported touch no document.
+
+export const LARGEST = { embed_dim: 16384, num_heads: 256 };
+const ROLES = ["q", "k", "v"];
+
+/** A whole number from what was typed (full-width digits too), or null. */
+export function whole(text) {
+  const plain = String(text).normalize("NFKC").trim().replace(/^−/, "-");
+  return /^[+-]?\d{1,15}$/.test(plain) ? Number(plain) : null;
+}
+
+/** Check one number: null, or why it will not do, as {why, name, ...}. `last` is the greatest that is allowed. */
+export function refusal(name, text, first, last) {
+  const value = whole(text);
+  if (value === null) return { why: String(text).trim() ? "number" : "empty", name, text: String(text).trim() };
+  if (first === 1 && value < 1) return { why: "positive", name, value };
+  if (value < first || value > last) return { why: first ? "large" : "range", name, value, first, last };
+  return null;
+}
+
+/** Check embed_dim and num_heads together: null, or why the pair will not do. */
+export function refusedPair(embedDim, numHeads) {
+  const alone = refusal("embed_dim", embedDim, 1, LARGEST.embed_dim) ?? refusal("num_heads", numHeads, 1, LARGEST.num_heads);
+  if (alone) return alone;
+  const [E, H] = [whole(embedDim), whole(numHeads)];
+  const rest = E % H;
+  if (!rest) return null;
+  const below = E - rest;
+  const near = [below, below + H].filter((value) => value >= 1 && value <= LARGEST.embed_dim);
+  return { why: "divisible", name: "embed_dim", E, H, rest, near };
+}
+
+/** The slices of one head: [{name, head, part, shape, code}], what the paper names and the code that picks it out. */
+export function slices(E, H, head) {
+  const D = E / H;
+  const range = (offset) => `${offset + head * D}:${offset + (head + 1) * D}`;
+  const weights = ROLES.map((role, t) => ({
+    name: "W", head, part: role.toUpperCase(), shape: [E, D], code: `in_proj_weight[${range(t * E)}].T`,
+  }));
+  const biases = ROLES.map((role, t) => ({
+    name: "b", head, part: role.toUpperCase(), shape: [D], code: `in_proj_bias[${range(t * E)}]`,
+  }));
+  return [...weights, { name: "W", head, part: "O", shape: [D, E], code: `out_proj.weight[:, ${range(0)}].T` }, ...biases];
+}
+
+/** Whose row this is in in_proj_weight: {role, head, column}; the row is that column of W_head. */
+export function rowOwner(E, H, row) {
+  const D = E / H;
+  const inBlock = row % E;
+  return { role: ROLES[Math.floor(row / E)], head: Math.floor(inBlock / D), column: inBlock % D };
+}
+
+const STRINGS = {
+  ja: {
+    head: "ヘッド", row: "in_proj_weightの行",
+    form: "自分のモデルの大きさで", matrix: "論文の行列", shape: "形", code: "PyTorchでの場所",
+    caption: (E, H, i) => `embed_dim ${E}、num_heads ${H}、ヘッド${i}（幅${E / H}）`,
+    keys: "図のブロックは矢印キーでも選べます。左右で対応する相手へ移ります。入力欄では上下で値が変わります。",
+    idle: "ブロックを選ぶと、対応する相手と取り出す一行が出ます。",
+    role: { q: "クエリ", k: "キー", v: "バリュー", o: "出力" },
+    block: (role, head) => `ヘッド${head}の${role}`,
+    owner: (row, role, head) => `行${row}は${role}、ヘッド${head}のものです。`,
+    empty: (f) => `${f.name}が空です。整数を入れてください。`,
+    number: (f) => `${f.name}に「${f.text}」とありますが、整数ではありません。`,
+    positive: (f) => `${f.name}が${f.value}です。1以上の整数が要ります。`,
+    large: (f) => `${f.name}が${f.value}です。この欄で扱えるのは${f.last}までです。`,
+    range: (f) => `${f.name}が${f.value}です。${f.first}から${f.last}までの整数が要ります。`,
+    divisible: (f) => `embed_dim ${f.E}はnum_heads ${f.H}で割り切れません（余り${f.rest}）。どのヘッドも同じ幅になる必要があります。${f.H}ヘッドなら、embed_dimは${f.near.join("か")}が近い値です。`,
+  },
+  en: {
+    head: "head", row: "row of in_proj_weight",
+    form: "At the size of your own model", matrix: "in the paper", shape: "shape", code: "in PyTorch",
+    caption: (E, H, i) => `embed_dim ${E}, num_heads ${H}, head ${i} (width ${E / H})`,
+    keys: "Arrow keys move through the blocks of the figure, left and right to a block’s twin; in a field, up and down change the number.",
+    idle: "Choose a block to see its twin and the line that picks it out.",
+    role: { q: "query", k: "key", v: "value", o: "output" },
+    block: (role, head) => `${role}, head ${head}`,
+    owner: (row, role, head) => `Row ${row} belongs to the ${role} of head ${head}.`,
+    empty: (f) => `${f.name} is empty: a whole number is needed.`,
+    number: (f) => `${f.name} is “${f.text}”, which is not a whole number.`,
+    positive: (f) => `${f.name} is ${f.value}: it must be 1 or more.`,
+    large: (f) => `${f.name} is ${f.value}: this form goes up to ${f.last}.`,
+    range: (f) => `${f.name} is ${f.value}: it must lie between ${f.first} and ${f.last}.`,
+    divisible: (f) => `embed_dim ${f.E} is not divisible by num_heads ${f.H} (${f.rest} left over), and every head needs the same width. With ${f.H} heads, ${f.near.join(" or ")} would do.`,
+  },
+};
+
+/** A refusal as a sentence in the reader's language. */
+export function message(fault, language) {
+  const strings = STRINGS[language] ?? STRINGS.en;
+  const names = { head: strings.head, row: strings.row };
+  return strings[fault.why]({ ...fault, name: names[fault.name] ?? fault.name });
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** W, 2, Q as W with a subscript and a superscript. */
+function symbol(name, head, part) {
+  return element("span", { class: "symbol" }, element("i", {}, name), element("sub", {}, String(head)), element("sup", {}, part));
+}
+
+const FIELDS = { embed_dim: "24", num_heads: "4", head: "2", row: "41" };
+
+if (globalThis.HTMLElement) {
+  class RosettaMap extends HTMLElement {
+    connectedCallback() {
+      if (this.fields) return;
+      this.strings = STRINGS[document.documentElement.lang] ?? STRINGS.en;
+      const asked = new URLSearchParams(location.search);
+      this.prepareBlocks(asked.get("block"));
+      this.prepareForm(asked);
+      this.answer();
+    }
+
+    // The figure
+
+    prepareBlocks(chosen) {
+      this.blocks = [...this.querySelectorAll("g.block[data-head]")];
+      if (!this.blocks.length) return;
+      this.line = element("p", { class: "rosetta-line", "aria-live": "polite" }, this.strings.idle);
+      this.blocks[0].closest(".figure__panels").after(this.line);
+      for (const svg of new Set(this.blocks.map((block) => block.ownerSVGElement))) svg.setAttribute("role", "group");
+      for (const [index, block] of this.blocks.entries()) {
+        const { matrix, role, head, code, rows, columns } = block.dataset;
+        block.setAttribute("role", "button");
+        block.setAttribute("tabindex", index ? "-1" : "0");
+        block.setAttribute("aria-label", `${matrix} [${rows}, ${columns}]: ${this.strings.block(this.strings.role[role], head)}, ${code}`);
+        block.addEventListener("pointerenter", () => this.light(block));
+        block.addEventListener("pointerleave", () => this.light(this.chosen));
+        block.addEventListener("focus", () => this.choose(block));
+        block.addEventListener("click", () => this.choose(block));
+        block.addEventListener("keydown", (event) => this.move(event, block));
+      }
+      const found = this.blocks.find((block) => this.key(block) === chosen);
+      if (found) this.choose(found);
+      else this.blocks.forEach((block) => block.setAttribute("aria-pressed", "false"));
+    }
+
+    key({ dataset }) {
+      return dataset.role + dataset.head;
+    }
+
+    twin(block) {
+      return this.blocks.find((other) => other !== block && this.key(other) === this.key(block));
+    }
+
+    move(event, block) {
+      const at = this.blocks.indexOf(block);
+      const last = this.blocks.length - 1;
+      const to = {
+        ArrowUp: this.blocks[at - 1], ArrowDown: this.blocks[at + 1],
+        ArrowLeft: this.twin(block), ArrowRight: this.twin(block),
+        Home: this.blocks[0], End: this.blocks[last], Enter: block, " ": block,
+      }[event.key];
+      if (!to) return;
+      event.preventDefault();
+      to.focus();
+    }
+
+    choose(block) {
+      this.chosen = block;
+      for (const other of this.blocks) {
+        other.setAttribute("tabindex", other === block ? "0" : "-1");
+        other.setAttribute("aria-pressed", String(other === block));
+      }
+      this.light(block);
+      this.keep({ block: this.key(block) });
+    }
+
+    light(block) {
+      const pair = block ? [block, this.twin(block)] : [];
+      this.classList.toggle("lit", pair.length > 0);
+      for (const other of this.blocks) other.classList.toggle("lit", pair.includes(other));
+      if (!block) return this.line.replaceChildren(this.strings.idle);
+      const { role, head, code } = block.dataset;
+      this.line.replaceChildren(
+        element("span", { class: `rosetta-role r-${role}` }, this.strings.block(this.strings.role[role], head)), " ",
+        symbol("W", head, role.toUpperCase()), " = ", element("code", {}, code),
+      );
+    }
+
+    // The form
+
+    prepareForm(asked) {
+      this.fields = {};
+      const form = element("form", { class: "rosetta-form", "aria-label": this.strings.form });
+      for (const [name, usual] of Object.entries(FIELDS)) {
+        const field = element("input", { type: "text", inputmode: "numeric", autocomplete: "off", name, id: `rosetta-${name}`, "aria-describedby": "rosetta-fault" });
+        field.value = asked.get(name) ?? usual;
+        field.addEventListener("input", () => this.answer());
+        field.addEventListener("keydown", (event) => this.step(event, name));
+        form.append(element("label", { for: field.id }, this.strings[name] ?? name, field));
+        this.fields[name] = field;
+      }
+      form.addEventListener("submit", (event) => event.preventDefault());
+      this.fault = element("p", { class: "rosetta-fault", id: "rosetta-fault", role: "alert" });
+      this.result = element("div", { class: "rosetta-result", "aria-live": "polite" });
+      this.append(
+        element("p", { class: "rosetta-title" }, this.strings.form),
+        form, this.fault, this.result, element("p", { class: "rosetta-keys" }, this.strings.keys),
+      );
+    }
+
+    step(event, name) {
+      const direction = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+      const value = whole(this.fields[name].value);
+      if (!direction || value === null) return;
+      event.preventDefault();
+      const H = whole(this.fields.num_heads.value);
+      this.fields[name].value = String(value + direction * (name === "embed_dim" && H > 0 ? H : 1));
+      this.answer();
+    }
+
+    answer() {
+      const typed = Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.value]));
+      const [E, H] = [whole(typed.embed_dim), whole(typed.num_heads)];
+      const pair = refusedPair(typed.embed_dim, typed.num_heads);
+      const fault = pair ?? refusal("head", typed.head, 0, H - 1) ?? refusal("row", typed.row, 0, 3 * E - 1);
+      for (const [name, field] of Object.entries(this.fields)) {
+        const wrong = fault && (name === fault.name || (fault.why === "divisible" && name === "num_heads"));
+        field.setAttribute("aria-invalid", String(Boolean(wrong)));
+      }
+      this.fault.textContent = fault ? message(fault, document.documentElement.lang) : "";
+      this.result.replaceChildren(...(fault ? [] : this.told(E, H, whole(typed.head), whole(typed.row))));
+      this.keep(typed, FIELDS);
+    }
+
+    told(E, H, head, row) {
+      const { strings } = this;
+      const owner = rowOwner(E, H, row);
+      const body = slices(E, H, head).map(({ name, part, shape, code }) => element("tr", {},
+        element("th", { scope: "row" }, symbol(name, head, part)),
+        element("td", {}, `(${shape.join(", ")}${shape.length > 1 ? "" : ","})`),
+        element("td", {}, element("code", {}, code))));
+      const table = element("table", { class: "rosetta-table" },
+        element("caption", {}, strings.caption(E, H, head)),
+        element("thead", {}, element("tr", {}, ...[strings.matrix, strings.shape, strings.code].map((text) => element("th", { scope: "col" }, text)))),
+        element("tbody", {}, ...body));
+      const answer = element("p", { class: "rosetta-row" }, strings.owner(row, strings.role[owner.role], owner.head), " ",
+        element("code", {}, `in_proj_weight[${row}]`), " = ", symbol("W", owner.head, owner.role.toUpperCase()),
+        element("code", {}, `[:, ${owner.column}]`));
+      return [table, answer];
+    }
+
+    // What is chosen stands in the address; what is as usual does not.
+    keep(state, usual = {}) {
+      const asked = new URLSearchParams(location.search);
+      for (const [name, value] of Object.entries(state)) value === usual[name] ? asked.delete(name) : asked.set(name, value);
+      const query = asked.toString();
+      history.replaceState(history.state, "", location.pathname + (query ? `?${query}` : "") + location.hash);
+    }
+  }
+
+  customElements.define("rosetta-map", RosettaMap);
+}

@@ -1,0 +1,249 @@
+# --8<-- [start:setup]
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+B, L, S, E, H = 2, 5, 7, 24, 4
+D = E // H
+mha = nn.MultiheadAttention(E, H, batch_first=True, dtype=torch.float64)
+mha.requires_grad_(False)
+for parameter in mha.parameters():
+    parameter.normal_(std=0.5)
+# (B, L, E)
+x = torch.randn(B, L, E, dtype=torch.float64)
+# --8<-- [end:setup]
+
+# --8<-- [start:parameters]
+for name, parameter in mha.named_parameters():
+    print(f"{name:16} {tuple(parameter.shape)}")
+# --8<-- [end:parameters]
+
+# --8<-- [start:slices]
+print("     in_proj_weight rows        out_proj.weight columns")
+print("i    W_i^Q    W_i^K    W_i^V    W_i^O")
+for i in range(H):
+    starts = i * D, E + i * D, 2 * E + i * D, i * D
+    row = "".join(f"{f'{a}:{a + D}':9}" for a in starts)
+    print(f"{i}    {row}".rstrip())
+# --8<-- [end:slices]
+
+roles = "qkv"
+packed_groups = [
+    {"rows": [t * E + i * D, t * E + (i + 1) * D], "role": roles[t], "head": i, "text": f"W_{i}^{roles[t].upper()}"}
+    for t in range(3)
+    for i in range(H)
+]
+per_head_groups = {
+    f"W^{role.upper()}": [
+        {"columns": [i * D, (i + 1) * D], "role": role, "head": i, "text": f"W_{i}^{role.upper()}"} for i in range(H)
+    ]
+    for role in roles
+}
+merged_groups = [
+    {"columns": [i * D, (i + 1) * D], "role": "o", "head": i, "text": f"W_{i}^O"} for i in range(H)
+]
+paper_merged_groups = [{**{k: g[k] for k in ("role", "head", "text")}, "rows": g["columns"]} for g in merged_groups]
+code = {}
+for i in range(H):
+    for t, role in enumerate("QKV"):
+        a = t * E + i * D
+        code[f"W_{i}^{role}"] = f"in_proj_weight[{a}:{a + D}].T"
+    code[f"W_{i}^O"] = f"out_proj.weight[:, {i * D}:{(i + 1) * D}].T"
+figure(
+    "rosetta",
+    "blocks",
+    {
+        "in_proj_weight": mha.in_proj_weight,
+        **dict.fromkeys(per_head_groups, mha.in_proj_weight[:E].T),
+        "out_proj.weight": mha.out_proj.weight,
+        "W^O": mha.out_proj.weight.T,
+    },
+    labels={
+        "groups": {
+            "in_proj_weight": packed_groups,
+            **per_head_groups,
+            "out_proj.weight": merged_groups,
+            "W^O": paper_merged_groups,
+        },
+        "code": code,
+    },
+)
+
+# --8<-- [start:to_paper]
+w = mha.in_proj_weight
+w_q, w_k, w_v, w_o = [], [], [], []
+for i in range(H):
+    # each (E, D)
+    w_q.append(w[i * D : (i + 1) * D].T)
+    w_k.append(w[E + i * D : E + (i + 1) * D].T)
+    w_v.append(w[2 * E + i * D : 2 * E + (i + 1) * D].T)
+    # (D, E)
+    w_o.append(mha.out_proj.weight[:, i * D : (i + 1) * D].T)
+# three of (H, D): one bias for each column of W_i
+b_q, b_k, b_v = mha.in_proj_bias.view(3, H, D)
+b_o = mha.out_proj.bias
+# --8<-- [end:to_paper]
+
+# --8<-- [start:paper]
+heads, weights = [], []
+for i in range(H):
+    q = x @ w_q[i] + b_q[i]
+    k = x @ w_k[i] + b_k[i]
+    v = x @ w_v[i] + b_v[i]
+    a = (q @ k.mT / D**0.5).softmax(-1)
+    weights.append(a)
+    heads.append(a @ v)
+# (B, L, E) @ (E, E)
+out = torch.cat(heads, -1) @ torch.cat(w_o)
+out = out + b_o
+# --8<-- [end:paper]
+
+# --8<-- [start:torch]
+y, y_weights = mha(
+    x, x, x, average_attn_weights=False
+)
+per_head = torch.stack(weights, 1)
+print(tuple(out.shape), tuple(per_head.shape))
+torch.testing.assert_close(out, y)
+torch.testing.assert_close(
+    per_head, y_weights
+)
+# --8<-- [end:torch]
+show("max_error", f"{(out - y).abs().max():.0e}")
+
+# --8<-- [start:to_torch]
+# (3E, E): rows of q head by head, then k, then v
+packed = torch.cat([m.T for m in [*w_q, *w_k, *w_v]])
+# (E, E): columns head by head
+merged = torch.cat([m.T for m in w_o], dim=1)
+# (3E,)
+bias = torch.cat([b_q, b_k, b_v]).flatten()
+
+assert torch.equal(packed, mha.in_proj_weight)
+assert torch.equal(merged, mha.out_proj.weight)
+assert torch.equal(bias, mha.in_proj_bias)
+print(tuple(packed.shape), tuple(merged.shape), tuple(bias.shape))
+# --8<-- [end:to_torch]
+
+# --8<-- [start:load]
+other = nn.MultiheadAttention(
+    E, H, batch_first=True, dtype=torch.float64
+)
+state = {
+    "in_proj_weight": packed,
+    "in_proj_bias": bias,
+    "out_proj.weight": merged,
+    "out_proj.bias": b_o,
+}
+print(other.load_state_dict(state))
+torch.testing.assert_close(other(x, x, x)[0], y)
+# --8<-- [end:load]
+
+# --8<-- [start:bias_once]
+def paper_bias(index):
+    """Output of one head alone, the output bias included."""
+    return heads[index] @ w_o[index] + b_o
+
+
+once = sum(heads[i] @ w_o[i] for i in range(H)) + b_o
+each = sum(paper_bias(i) for i in range(H))
+torch.testing.assert_close(once, y)
+assert not torch.allclose(each, y)
+torch.testing.assert_close(each - once, (H - 1) * b_o.expand_as(y))
+# --8<-- [end:bias_once]
+
+# --8<-- [start:kdim]
+kdim, vdim = 10, 14
+cross = nn.MultiheadAttention(
+    E, H, kdim=kdim, vdim=vdim, batch_first=True, dtype=torch.float64
+).requires_grad_(False)
+for name, parameter in cross.named_parameters():
+    parameter.normal_(std=0.5)
+    print(f"{name:16} {tuple(parameter.shape)}")
+print(f"in_proj_weight   {cross.in_proj_weight}")
+
+only_vdim = nn.MultiheadAttention(E, H, vdim=vdim)
+print(*(name for name in only_vdim.state_dict() if "_proj_" in name))
+# --8<-- [end:kdim]
+
+# --8<-- [start:kdim_heads]
+key = torch.randn(B, S, kdim, dtype=torch.float64)
+value = torch.randn(B, S, vdim, dtype=torch.float64)
+b_q, b_k, b_v = cross.in_proj_bias.view(3, H, D)
+total = cross.out_proj.bias
+for i in range(H):
+    part = slice(i * D, (i + 1) * D)
+    # (E, D), (kdim, D), (vdim, D), (D, E): no offset E or 2E
+    q = x @ cross.q_proj_weight[part].T + b_q[i]
+    k = key @ cross.k_proj_weight[part].T + b_k[i]
+    v = value @ cross.v_proj_weight[part].T + b_v[i]
+    a = (q @ k.mT / D**0.5).softmax(-1)
+    total = total + a @ v @ cross.out_proj.weight[:, part].T
+torch.testing.assert_close(total, cross(x, key, value)[0])
+print(tuple(a.shape), tuple(total.shape))
+# --8<-- [end:kdim_heads]
+
+# --8<-- [start:kdim_round_trip]
+# head by head, then back: (E, E), (E, kdim), (E, vdim)
+for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
+    matrix = getattr(cross, name)
+    per_head = [rows.T for rows in matrix.split(D)]
+    back = torch.cat([m.T for m in per_head])
+    assert torch.equal(back, matrix)
+    print(f"{name} {H} x {tuple(per_head[0].shape)}")
+# --8<-- [end:kdim_round_trip]
+
+# --8<-- [start:k_is_v]
+# rows 2E:3E where E:2E belong
+q_rows, k_rows, v_rows = packed.chunk(3)
+wrong = torch.cat([q_rows, v_rows, v_rows])
+print(other.load_state_dict({**state, "in_proj_weight": wrong}))
+k_is_v = other(x, x, x)[0]
+print(tuple(k_is_v.shape), f"{(k_is_v - y).abs().max():.1f}")
+assert not torch.allclose(k_is_v, y)
+# --8<-- [end:k_is_v]
+show("k_is_v", f"{(k_is_v - y).abs().max():.1f}")
+
+# --8<-- [start:wrong_slices]
+i = 2
+right = {"Q": w_q[i], "K": w_k[i], "O": w_o[i]}
+q_block, o = packed[:E], merged
+wrong_slices = {
+    "Q": q_block.view(E, H, D)[:, i],  # (1)!
+    "K": packed.view(H, 3, D, E)[i, 1].T,  # (2)!
+    "O": o[i * D : (i + 1) * D],  # (3)!
+}
+for name, matrix in wrong_slices.items():
+    assert matrix.shape == right[name].shape
+    assert not torch.allclose(matrix, right[name])
+    print(name, tuple(matrix.shape), tuple(right[name].shape))
+# --8<-- [end:wrong_slices]
+
+# --8<-- [start:interleaved]
+# (H, 3, D, E) read as if it were (3, H, D, E)
+interleaved = packed.view(3, H, D, E).transpose(0, 1).reshape(3 * E, E)
+print(other.load_state_dict({**state, "in_proj_weight": interleaved}))
+mixed = other(x, x, x)[0]
+assert not torch.allclose(mixed, y)
+print(f"{(mixed - y).abs().max():.1f}")
+# --8<-- [end:interleaved]
+show("interleaved", f"{(mixed - y).abs().max():.1f}")
+
+# --8<-- [start:answer]
+row = 41
+block, rest = divmod(row, E)
+head, column = divmod(rest, D)
+print("row", row, "->", "qkv"[block], "head", head, "column", column)
+assert torch.equal(packed[row], w_k[head][:, column])
+# --8<-- [end:answer]
+
+# --8<-- [start:answer_moved]
+moved = packed.clone()
+moved[row] += 0.5
+other.load_state_dict({**state, "in_proj_weight": moved})
+_, moved_weights = other(x, x, x, average_attn_weights=False)
+# (H,): how far each head's attention weights moved
+change = (moved_weights - y_weights).abs().amax((0, 2, 3))
+print([f"{c:.2f}" for c in change.tolist()])
+assert (change > 0.01).nonzero().flatten().tolist() == [head]
+# --8<-- [end:answer_moved]
