@@ -4,8 +4,10 @@ import gzip
 import html as entities
 import json
 import math
+import os
 import random
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -627,3 +629,62 @@ def test_every_fault_of_a_page_is_told_at_once(page):
     with pytest.raises(PluginError) as told:
         figures.on_page_content("", None, None, None)
     assert len(str(told.value).splitlines()) == 2
+
+
+# A browser, with Material's own style sheet around ours
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium: set CHROMIUM or install one")
+        pytest.skip("no Chromium: set CHROMIUM or install one")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+MEASURE = """() => [...document.querySelectorAll('.figure svg')].map(svg => {
+  const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
+  const texts = [...svg.querySelectorAll('text')], spans = [...svg.querySelectorAll('text, tspan')];
+  const out = t => { const r = t.getBoundingClientRect();
+    return r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 || r.bottom > box.bottom + 1; };
+  return {
+    least: Math.min(99, ...spans.map(t => scale * parseFloat(getComputedStyle(t).fontSize))),
+    clipped: texts.filter(out).map(t => t.textContent),
+  };
+})"""
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_on_a_phone_text_is_large_and_whole(chromium, language):
+    """At 360 px every text is 11 px or more and inside its picture, and only scroll boxes are wider than the window."""
+    import material
+
+    theme = Path(material.__file__).parent / "templates" / "assets" / "stylesheets"
+    css = "".join(next(theme.glob(f"{name}.*.min.css")).read_text(encoding="utf-8") for name in ("main", "palette"))
+    tokens = ["The", "animal", "didn’t", "cross", "the", "street", "because", "it", "was", "tired"]
+    causal = [softmax_rows(1, i + 1, i)[0] + [0.0] * (9 - i) for i in range(10)]
+    more = [
+        draw(kept("attention", {"w": causal}, queries=tokens, keys=tokens), language, "words"),
+        draw(kept("attention", {"w": [softmax_rows(40, 50)] * 2}), language, "long"),
+        draw(kept("matrix", {"m": [[0.5] * 24] * 3}), language, "wide"),
+    ]
+    shown = "".join(draw(figure, language, kind) for kind, figure in FIGURES.items()) + "".join(more)
+    page = chromium.new_page(viewport={"width": 360, "height": 800})
+    page.set_content(
+        f'<!DOCTYPE html><html lang="{language}"><head><meta name="viewport" content="width=device-width">'
+        f"<style>{css}{CSS.read_text(encoding='utf-8')}</style></head>"
+        f'<body data-md-color-scheme="default"><article class="md-typeset">{shown}</article></body></html>'
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    pictures = page.evaluate(MEASURE)
+    page.close()
+    assert len(pictures) > 20
+    assert min(picture["least"] for picture in pictures) >= 10.9
+    assert [text for picture in pictures for text in picture["clipped"]] == []

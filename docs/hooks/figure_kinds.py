@@ -116,7 +116,7 @@ def matrix(tensors, labels, texts):
         b.text and b.rows == (0, two_axes(n, tensors[n])[0]) for n, bs in groups.items() for b in bs
     )
     axis = bool(texts.get("columns") or texts.get("rows"))
-    top = 26 + 18 * bool(column_ticks) + 18 * axis
+    top = 28 + 18 * bool(column_ticks) + 18 * axis
     return [
         one_matrix(name, tensors[name], groups[name], labels, texts, top, sign, not i)
         for i, (name, sign) in enumerate(zip(tensors, ["", *(operators or [""] * len(tensors))], strict=False))
@@ -149,11 +149,11 @@ def one_matrix(name, tensor, blocks, labels, texts, top, operator, first):
     title_width = width_of(name, TEXT, code=not MATH.search(name))
     # A name wider than its matrix starts at the left edge instead of hanging out on both sides.
     if title_width < columns * w:
-        panel.text((left + right) / 2, 14, name, "m h", code=not MATH.search(name))
+        panel.text((left + right) / 2, 16, name, "m h", code=not MATH.search(name))
     else:
-        panel.text(left, 14, name, "h", code=not MATH.search(name))
+        panel.text(left, 16, name, "h", code=not MATH.search(name))
     if column_axis:
-        panel.text(left, 32, f"{column_axis} →", "a", SMALL)
+        panel.text(left, 34, f"{column_axis} →", "a", SMALL)
     if row_axis:
         panel.text(left - 10, top - 6, f"{row_axis} ↓", "e a", SMALL)
     side = 0.0
@@ -226,13 +226,13 @@ def one_plan(name, tensor, found, code, texts, scale, first):
     row_ticks = [] if whole else spaced({0, rows, *(e for b in found for e in b.rows)}, rows, h, 14)
     column_ticks = [] if whole else spaced({0, columns, *(e for b in found for e in b.columns)}, columns, w, 18)
     left = max([width_of(t, SMALL) + 8 for t in row_ticks], default=1)
-    top = 38 + 16 * bool(column_ticks) + 18 * bool(axes)
+    top = 40 + 16 * bool(column_ticks) + 18 * bool(axes)
     role = f" t r-{found[0].role}" if whole else ""
-    panel.text(left, 14, name, f"h{role}", code=not MATH.search(name))
+    panel.text(left, 16, name, f"h{role}", code=not MATH.search(name))
     shape = f"({', '.join(map(str, tensor.shape))})"
-    panel.text(left, 30, shape, "a", SMALL, code=True)
+    panel.text(left, 32, shape, "a", SMALL, code=True)
     if axes:
-        panel.text(left, 49, axes, "a", SMALL)
+        panel.text(left, 51, axes, "a", SMALL)
     for tick in row_ticks:
         panel.text(left - 6, top + tick * scale + 4, tick, "e a", SMALL)
     for tick in column_ticks:
