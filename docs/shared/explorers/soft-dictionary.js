@@ -24,7 +24,7 @@ const STRINGS = {
   },
 };
 
-const [WIDTH, TOP, BASE, FOOT] = [384, 16, 186, 262];
+const [WIDTH, TOP, BASE, FOOT] = [336, 16, 176, 250];
 const [LOW, HIGH] = [-0.5, 5.5];
 const [COLDEST, HOTTEST] = [1e-3, 1e2];
 const STEPS = 20; // of the slider, per factor of 10
