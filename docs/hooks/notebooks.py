@@ -45,12 +45,14 @@ class Cell:
     text: str
     line: int = 0  # in the page
     output: str = ""
+    include: dict = field(default_factory=dict)
 
 
 @dataclass
 class Parts:
     cells: list[Cell] = field(default_factory=list)
     recipes: list[str] = field(default_factory=list)  # files that the page shows or links to, in order
+    listings: int = 0  # blocks that show a part of a recipe and are not run
 
     def say(self, line, number):
         if self.cells and self.cells[-1].kind == "markdown":
@@ -68,6 +70,13 @@ def included(include):
         first, last = run_snippet.sections(source)[include["section"]]
         lines = lines[first - 1 : last]
     return textwrap.dedent("\n".join(line for line in lines if not run_snippet.MARKER.match(line))).strip("\n")
+
+
+def output_of(include):
+    """What a section printed when its script last ran; "" where it printed nothing or has not run."""
+    path = project.RECORDS / f"{include['script']}.out"
+    printed = run_snippet.sections(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return included({**include, "out": ".out"}) if include["section"] in printed else ""
 
 
 def cells_of(markdown):
@@ -108,16 +117,17 @@ def _walk(lines, number, parts):
 def _fence(info, body, number, parts):
     include = snippets.INCLUDE.search("\n".join(body))
     if include and include["out"]:
-        if not (parts.cells and parts.cells[-1].output):
-            parts.say(f"```text\n{included(include)}\n```", number)
+        before = parts.cells[-1].include if parts.cells else {}
+        if (before.get("script"), before.get("section")) != (include["script"], include["section"]):
+            parts.say(f"```text\n{output_of(include.groupdict())}\n```", number)
     elif include and include["script"].startswith("recipes/"):
         parts.recipes.append(Path(include["script"]).name)
+        parts.listings += 1
         if include["section"]:
             parts.say(f"```python\n{included(include)}\n```", number)
     elif include and info.startswith("python"):
-        outputs = run_snippet.sections((project.RECORDS / f"{include['script']}.out").read_text(encoding="utf-8"))
-        output = included({**include.groupdict(), "out": ".out"}) if include["section"] in outputs else ""
-        parts.cells.append(Cell("code", re.sub(r"  # \(\d+\)!?$", "", included(include), flags=re.M), number, output))
+        code = re.sub(r"  # \(\d+\)!?$", "", included(include.groupdict()), flags=re.M)
+        parts.cells.append(Cell("code", code, number, output_of(include.groupdict()), include.groupdict()))
     elif info.startswith("figure"):
         told = yaml.safe_load("\n".join(body)) or {}
         parts.say(f"\n> {WORDS[project.LANG]['figure']}: **{told.get('title', '')}** {told.get('description', '')}\n", number)

@@ -1,0 +1,43 @@
+# One command shows the site, one passes the tests. PORT, PYTHON, SITE_URL, REPO_URL and CHROMIUM come from the environment.
+PORT ?= 8000
+PYTHON ?= python3
+export NO_MKDOCS_2_WARNING = 1
+
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+RUN := $(BIN)/python
+
+.PHONY: serve build test lint bench bench-layouts stamp clean
+
+serve: .venv/installed ## build both languages, serve them, rebuild on a change of a page or a script
+	@$(RUN) docs/hooks/port_is_free.py $(PORT)
+	@echo "Building; then open http://127.0.0.1:$(PORT)/"
+	@$(RUN) -m mkdocs serve --dev-addr 127.0.0.1:$(PORT)
+
+build: .venv/installed ## leave the finished site in site/
+	@$(RUN) -m mkdocs build
+
+test: .venv/installed ## every check there is
+	@$(RUN) -m ruff check
+	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
+
+bench: .venv/installed ## times and sizes of the build and of the pages, as a table
+	@$(RUN) tests/bench.py
+
+stamp: .venv/installed ## accept one page pair after rereading it: make stamp PAGE=layouts/rosetta
+	@$(RUN) docs/hooks/pages.py stamp $(PAGE)
+
+clean: ## forget the site and every record, keep .venv
+	@rm -rf site .cache
+
+# The stamp is written last: a half-made .venv has none and is made again.
+.venv/installed: requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON). Install Python 3.11 or newer, or name yours: PYTHON=python3.12 make serve"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: Python 3.11 or newer is needed. Name yours: PYTHON=python3.12 make serve"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv"; exit 1; }
+	@test -e .venv/installed || { echo "Making .venv and installing requirements.txt: a few minutes, once"; rm -rf .venv; $(PYTHON) -m venv .venv; }
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt || { echo "pip could not install requirements.txt; what it said stands above. The next make starts afresh."; rm -rf .venv; exit 1; }
+	@touch .venv/installed

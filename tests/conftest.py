@@ -1,0 +1,34 @@
+"""What the tests share: the small project built once, and the built site."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["NO_MKDOCS_2_WARNING"] = "1"
+
+import pytest
+from small_project import SmallProject
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs" / "hooks"))
+
+
+@pytest.fixture(scope="session")
+def built_small_project(tmp_path_factory):
+    """The small project, built: what the tests of broken builds start from. Left as it is."""
+    small = SmallProject(tmp_path_factory.mktemp("small") / "project")
+    small.stamp()
+    done = small.build()
+    assert done.returncode == 0, done.said
+    return small
+
+
+@pytest.fixture
+def small(built_small_project, tmp_path):
+    """A copy of the built small project, its records and its lock with it, to break."""
+    folder = tmp_path / "project"
+    shutil.copytree(built_small_project.folder, folder, symlinks=True)
+    return SmallProject.at(folder)
