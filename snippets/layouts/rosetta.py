@@ -109,7 +109,9 @@ torch.testing.assert_close(
     per_head, y_weights
 )
 # --8<-- [end:torch]
-show("max_error", f"{(out - y).abs().max():.0e}")
+digit, power = f"{(out - y).abs().max():.0e}".split("e")
+raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+show("max_error", f"{digit}·10{raised}")
 
 # --8<-- [start:to_torch]
 # (3E, E): rows of q head by head, then k, then v
