@@ -486,7 +486,7 @@ def test_text_can_be_read_in_both_schemes(name):
         assert contrast(paper, colours[role]) >= 3 or role == "o", role
     for share in (0.06, 0.16):
         assert contrast(over(paper, colours["x"], share), colours["soft"]) >= 4.5
-    for series in "1234":
+    for series in "12345":
         assert contrast(paper, colours[series]) >= 3
 
 

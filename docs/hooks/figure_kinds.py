@@ -66,7 +66,9 @@ def blocks_of(name, shape, groups, heads):
         head = group.get("head")
         # Heads differ by lightness; a group without a head stands in the middle.
         step = 0.5 if head is None or heads < 2 else head / (heads - 1)
-        found.append(Block(*spans, role, head, group.get("text", ""), round(0.13 + 0.29 * step, 2)))
+        found.append(
+            Block(*spans, role, head, group.get("text", ""), 0.1 if role == "x" else round(0.13 + 0.29 * step, 2))
+        )
     return found
 
 
@@ -116,7 +118,7 @@ def matrix(tensors, labels, texts):
         b.text and b.rows == (0, two_axes(n, tensors[n])[0]) for n, bs in groups.items() for b in bs
     )
     axis = bool(texts.get("columns") or texts.get("rows"))
-    top = 28 + 18 * bool(column_ticks) + 18 * axis
+    top = 28 + 22 * bool(column_ticks) + 18 * axis
     return [
         one_matrix(name, tensors[name], groups[name], labels, texts, top, sign, not i)
         for i, (name, sign) in enumerate(zip(tensors, ["", *(operators or [""] * len(tensors))], strict=False))
@@ -212,21 +214,44 @@ def blocks(tensors, labels, texts):
     missing(code, {b.text for bs in groups.values() for b in bs}, "code")
     longest = max(max(two_axes(n, t)) for n, t in tensors.items())
     scale = min(400 / longest, 8)
-    return [one_plan(name, t, groups[name], code, texts, scale, not i) for i, (name, t) in enumerate(tensors.items())]
+    names = list(tensors)
+    whole = [is_whole(name, tensors[name], groups[name]) for name in names]
+    roles = [groups[name][0].role if known else "" for name, known in zip(names, whole, strict=True)]
+    # Two or more of one role in a row are a cluster; the others begin at one height.
+    clusters = [
+        role if role and role in (roles[i - 1 : i] + roles[i + 1 : i + 2]) else "" for i, role in enumerate(roles)
+    ]
+    alone = [name for name, cluster in zip(names, clusters, strict=True) if not cluster]
+    axes = {
+        name: "\u2003".join(
+            f"{sign} {text}"
+            for sign, axis in (("↓", "rows"), ("→", "columns"))
+            if (text := axis_text(texts, axis, name, not i))
+        )
+        for i, name in enumerate(names)
+    }
+    inner = 40 + 18 * any(axes[name] for name in names if name not in alone)
+    outer = 40 + 18 * any(axes[name] for name in alone) + 16 * (not all(whole))
+    return [
+        one_plan(name, tensors[name], groups[name], code, scale, axes[name], cluster, inner if cluster else outer)
+        for name, cluster in zip(names, clusters, strict=True)
+    ]
 
 
-def one_plan(name, tensor, found, code, texts, scale, first):
+def is_whole(name, tensor, found):
+    """Whether a matrix is one block of its own name: it needs no marks, its shape says where it ends."""
+    rows, columns = two_axes(name, tensor)
+    return len(found) == 1 and found[0].text == name and found[0].rows == (0, rows) and found[0].columns == (0, columns)
+
+
+def one_plan(name, tensor, found, code, scale, axes, cluster, top):
     rows, columns = two_axes(name, tensor)
     w, h = max(3, columns * scale), max(3, rows * scale)
-    row_axis, column_axis = (axis_text(texts, axis, name, first) for axis in ("rows", "columns"))
-    axes = "\u2003".join(([f"↓ {row_axis}"] if row_axis else []) + ([f"→ {column_axis}"] if column_axis else []))
-    # A matrix that is one block of its own name needs no marks: its shape says where it ends.
-    whole = len(found) == 1 and found[0].text == name and (found[0].rows, found[0].columns) == ((0, rows), (0, columns))
-    panel = Panel(label=name, cluster=found[0].role if whole else "")
+    whole = is_whole(name, tensor, found)
+    panel = Panel(label=name, cluster=cluster)
     row_ticks = [] if whole else spaced({0, rows, *(e for b in found for e in b.rows)}, rows, h, 14)
     column_ticks = [] if whole else spaced({0, columns, *(e for b in found for e in b.columns)}, columns, w, 18)
     left = max([width_of(t, SMALL) + 8 for t in row_ticks], default=1)
-    top = 40 + 16 * bool(column_ticks) + 18 * bool(axes)
     role = f" t r-{found[0].role}" if whole else ""
     panel.text(left, 16, name, f"h{role}", code=not MATH.search(name))
     shape = f"({', '.join(map(str, tensor.shape))})"
@@ -513,8 +538,8 @@ def usable(x, y, log):
 
 
 def colour(name, i):
-    """A series named for a role has that role's colour; the others go through four that are no role's."""
-    return f"r-{name.lower()}" if name.lower() in ("q", "k", "v", "o") else f"s-{i % 4 + 1}"
+    """A series named for a role has that role's colour; the others go through five that are no role's."""
+    return f"r-{name.lower()}" if name.lower() in ("q", "k", "v", "o") else f"s-{i % 5 + 1}"
 
 
 def dash(i):
