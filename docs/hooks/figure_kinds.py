@@ -149,8 +149,8 @@ def one_matrix(name, tensor, blocks, labels, texts, top, operator, first):
     if operator:
         panel.text(12, middle + 6, {"@": "@", "*": "×"}.get(operator, operator), "m op", 13)
     title_width = width_of(name, TEXT, code=not MATH.search(name))
-    # A name wider than its matrix starts at the left edge instead of hanging out on both sides.
-    if title_width < columns * w:
+    # At the left edge where the middle would hang over, or be out of sight in a box that scrolls.
+    if title_width < columns * w < 300:
         panel.text((left + right) / 2, 16, name, "m h", code=not MATH.search(name))
     else:
         panel.text(left, 16, name, "h", code=not MATH.search(name))
