@@ -4,7 +4,7 @@ from torch import nn
 
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
-B, L, E, H = 2, 5, 24, 4
+B, L, E, H = 2, 5, 12, 4
 D = E // H
 X = torch.randn(B, L, E)
 mha = nn.MultiheadAttention(E, H, bias=False, batch_first=True)
@@ -29,35 +29,21 @@ print(f"output {tuple(output.shape)}")
 print(f"weights {tuple(weights.shape)}")
 # --8<-- [end:proof]
 
-parts = [("q", "Q", W_q), ("k", "K", W_k), ("v", "V", W_v)]
-packed = [
-    {
-        "rows": [n * E + i * D, n * E + (i + 1) * D],
-        "role": role,
-        "head": i,
-        "text": f"W_{i + 1}^{name}",
-    }
-    for n, (role, name, _) in enumerate(parts)
-    for i in range(H)
-]
-# the paper's matrices, side by side: (E, H * D) for each of Q, K, V
-paper_side = {
-    f"W^{name}": torch.cat(list(matrices), dim=-1) for _, name, matrices in parts
-}
+roles = {"Q": W_q, "K": W_k, "V": W_v}
+bands, matrices = [], {}
+for n, (letter, per_head) in enumerate(roles.items()):
+    for i in range(H):
+        name, first = f"W_{i + 1}^{letter}", n * E + i * D
+        matrices[name] = per_head[i]
+        bands.append({"rows": [first, first + D], "role": letter.lower(), "head": i, "text": name})
 figure(
     "rosetta",
     "blocks",
-    {"in_proj_weight": mha.in_proj_weight, **paper_side},
+    {"in_proj_weight": mha.in_proj_weight, **matrices},
     labels={
         "groups": {
-            "in_proj_weight": packed,
-            **{
-                f"W^{name}": [
-                    {"columns": [i * D, (i + 1) * D], "role": role, "head": i, "text": f"W_{i + 1}^{name}"}
-                    for i in range(H)
-                ]
-                for role, name, _ in parts
-            },
+            "in_proj_weight": bands,
+            **{band["text"]: [{"role": band["role"], "head": band["head"], "text": band["text"]}] for band in bands},
         },
     },
 )

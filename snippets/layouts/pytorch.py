@@ -113,8 +113,8 @@ nodes = [
     ("cat", concat, 1, 6, None),
     ("out_proj", by_hand, 1, 7, "o"),
 ]
-edges = """X>F.linear F.linear>view,transpose view,transpose>Q_i view,transpose>K_i view,transpose>V_i Q_i>softmax K_i>softmax
-softmax>A_i@V_i V_i>A_i@V_i A_i@V_i>cat cat>out_proj"""
+edges = """X>F.linear F.linear>view,transpose view,transpose>Q_i view,transpose>K_i view,transpose>V_i
+Q_i>softmax K_i>softmax softmax>A_i@V_i V_i>A_i@V_i A_i@V_i>cat cat>out_proj"""
 figure(
     "shapes",
     "flow",
