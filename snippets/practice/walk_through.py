@@ -1,0 +1,201 @@
+# --8<-- [start:setup]
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+torch.set_printoptions(precision=4, sci_mode=False, linewidth=120)
+torch.manual_seed(55)
+B, L, E, H = 1, 5, 4, 2
+D = E // H
+x = torch.randn(B, L, E)
+mha = nn.MultiheadAttention(E, H, bias=False, batch_first=True).eval()
+out, weights = mha(x, x, x, average_attn_weights=False)
+print("x", tuple(x.shape), "out", tuple(out.shape))
+print("weights", tuple(weights.shape))
+# --8<-- [end:setup]
+
+# --8<-- [start:refused]
+def refused(answer, right):
+    """Fail unless the answer has the right shape and wrong numbers."""
+    assert answer.shape == right.shape
+    try:
+        torch.testing.assert_close(answer, right)
+    except AssertionError as error:
+        print(str(error).splitlines()[2])
+    else:
+        raise AssertionError("this answer is right")
+# --8<-- [end:refused]
+
+
+# --8<-- [start:packed]
+# (3E, E) and (B, L, 3E)
+w = mha.in_proj_weight.detach()
+qkv = F.linear(x, w)
+print(tuple(w.shape), tuple(qkv.shape))
+print(qkv[0])
+torch.testing.assert_close(qkv, x @ w.T)
+# --8<-- [end:packed]
+
+# --8<-- [start:packed_wrong]
+# every third row for the query, instead of the first E
+q_wrong = F.linear(x, w[0::3])
+refused(q_wrong, qkv[..., :E])
+assert not torch.allclose(q_wrong, qkv[..., :E])
+# --8<-- [end:packed_wrong]
+
+# --8<-- [start:split]
+# (B, L, 3H, D) -> (B, 3H, L, D) -> six of (B, L, D)
+parts = qkv.view(B, L, 3 * H, D).transpose(1, 2).unbind(dim=1)
+q, k, v = parts[:H], parts[H : 2 * H], parts[2 * H :]
+print(len(parts), tuple(q[0].shape))
+# head 1's keys are columns E + D to E + 2D
+torch.testing.assert_close(k[1], x @ w[E + D : E + 2 * D].T)
+print(k[1][0])
+# --8<-- [end:split]
+
+# --8<-- [start:split_wrong]
+# (B, L, E), a view into qkv
+queries = qkv.chunk(3, dim=-1)[0]
+try:
+    queries.view(B, H, L, D)
+except RuntimeError as error:
+    print(error)
+else:
+    raise AssertionError("view should refuse")
+advised = queries.reshape(B, H, L, D)
+refused(advised[:, 0], q[0])
+assert not torch.allclose(advised[:, 0], q[0])
+# --8<-- [end:split_wrong]
+
+# --8<-- [start:weights]
+a = []
+for i in range(H):
+    # (B, L, D) @ (B, D, L) -> (B, L, L)
+    scores = q[i] @ k[i].transpose(-2, -1) / D**0.5
+    a.append(scores.softmax(dim=-1))
+    torch.testing.assert_close(a[i], weights[:, i])
+    print(a[i][0].detach())
+# --8<-- [end:weights]
+
+# --8<-- [start:weights_wrong]
+scores = q[0] @ k[0].transpose(-2, -1)
+# the root of E instead of D
+by_width = (scores / E**0.5).softmax(dim=-1)
+refused(by_width, weights[:, 0])
+assert not torch.allclose(by_width, weights[:, 0])
+# columns sum to 1 instead of rows
+by_column = (scores / D**0.5).softmax(dim=-2)
+refused(by_column, weights[:, 0])
+assert not torch.allclose(by_column, weights[:, 0])
+# --8<-- [end:weights_wrong]
+
+# --8<-- [start:output]
+# H times (B, L, L) @ (B, L, D)
+heads = [a[i] @ v[i] for i in range(H)]
+concat = torch.cat(heads, dim=-1)
+by_hand = F.linear(concat, mha.out_proj.weight)
+torch.testing.assert_close(by_hand, out)
+print(tuple(heads[0].shape), tuple(concat.shape))
+print(by_hand[0].detach())
+# --8<-- [end:output]
+
+# --8<-- [start:output_wrong]
+# (B, H, L, D) read as (B, L, E): nothing raises
+stacked = torch.stack(heads, dim=1)
+merged = stacked.view(B, L, E)
+refused(F.linear(merged, mha.out_proj.weight), out)
+assert not torch.allclose(merged, concat)
+# --8<-- [end:output_wrong]
+
+# --8<-- [start:merge]
+# (B, L, H, D): each token's heads together
+by_token = stacked.transpose(1, 2)
+try:
+    by_token.view(B, L, E)
+except RuntimeError as error:
+    print(error)
+else:
+    raise AssertionError("view should refuse")
+assert torch.equal(by_token.reshape(B, L, E), concat)
+# --8<-- [end:merge]
+
+# --8<-- [start:mean]
+# what the module returns unless it is asked
+_, mean = mha(x, x, x)
+torch.testing.assert_close(mean, weights.mean(dim=1))
+print(tuple(mean.shape))
+# --8<-- [end:mean]
+
+# --8<-- [start:mean_wrong]
+values = torch.cat(v, dim=-1)
+from_mean = F.linear(mean @ values, mha.out_proj.weight)
+refused(from_mean, out)
+assert not torch.allclose(from_mean, out)
+print(f"greatest difference {(from_mean - out).abs().max():.3f}")
+# --8<-- [end:mean_wrong]
+
+# --8<-- [start:paper]
+# (E, D) each: the paper's matrices
+w_q = [w[i * D : (i + 1) * D].T for i in range(H)]
+w_k = [w[E + i * D : E + (i + 1) * D].T for i in range(H)]
+w_v = [w[2 * E + i * D : 2 * E + (i + 1) * D].T for i in range(H)]
+total = torch.zeros(B, L, E)
+for i in range(H):
+    # (D, E): rows of W^O are columns of out_proj.weight
+    w_o = mha.out_proj.weight[:, i * D : (i + 1) * D].T
+    scores = (x @ w_q[i]) @ (x @ w_k[i]).mT / D**0.5
+    total = total + scores.softmax(-1) @ (x @ w_v[i]) @ w_o
+torch.testing.assert_close(total, out, rtol=0, atol=1e-6)
+print(tuple(w_q[0].shape), tuple(w_o.shape))
+# --8<-- [end:paper]
+
+# --8<-- [start:paper_wrong]
+# (E, D) without a transpose: columns of the query's block
+columns = [w[:E, i * D : (i + 1) * D] for i in range(H)]
+refused(x @ columns[0], x @ w_q[0])
+assert not torch.allclose(columns[0], w_q[0])
+# (D, E) without a transpose: rows of out_proj.weight
+rows = mha.out_proj.weight[D:]
+refused(heads[1] @ rows, heads[1] @ w_o)
+assert not torch.allclose(rows, w_o)
+# --8<-- [end:paper_wrong]
+
+# --8<-- [start:round_trip]
+packed = torch.cat([m.T for m in [*w_q, *w_k, *w_v]])
+other = nn.MultiheadAttention(E, H, bias=False, batch_first=True).eval()
+state = {**mha.state_dict(), "in_proj_weight": packed}
+print(other.load_state_dict(state))
+assert torch.equal(packed, mha.in_proj_weight)
+torch.testing.assert_close(other(x, x, x)[0], out)
+# --8<-- [end:round_trip]
+
+# --8<-- [start:round_trip_wrong]
+# head by head: query, key, value of head 0, then of head 1
+by_head = [m.T for i in range(H) for m in (w_q[i], w_k[i], w_v[i])]
+state["in_proj_weight"] = torch.cat(by_head)
+print(other.load_state_dict(state))
+refused(other(x, x, x)[0], out)
+assert not torch.allclose(state["in_proj_weight"], packed)
+# --8<-- [end:round_trip_wrong]
+
+# --8<-- [start:order]
+# tokens in another order
+order = torch.tensor([3, 0, 4, 1, 2])
+y = x[:, order]
+torch.testing.assert_close(mha(y, y, y)[0], out[:, order])
+# --8<-- [end:order]
+
+# --8<-- [start:order_wrong]
+def split_badly(x):
+    """Attention whose heads are made by reshape alone."""
+    q, k, v = F.linear(x, w).chunk(3, dim=-1)
+    # three of (B, H, L, D)
+    q, k, v = (t.reshape(B, H, L, D) for t in (q, k, v))
+    heads = F.scaled_dot_product_attention(q, k, v)
+    return F.linear(heads.reshape(B, L, E), mha.out_proj.weight)
+
+
+print(tuple(split_badly(y).shape))
+refused(split_badly(y), split_badly(x)[:, order])
+assert not torch.allclose(split_badly(x), out)
+# --8<-- [end:order_wrong]
