@@ -75,14 +75,24 @@ def node(id, text, shape, column, row, role, *after):
 
 
 for column, (name, x, W) in enumerate([("Q", Q, W_Q), ("K", K, W_K), ("V", V, W_V)]):
-    node(name, name, x.shape, column + 0.5, 0, name.lower())
-    node(f"W_{name}", f"{name} @ W_{name}", (x @ W).shape, column + 0.5, 1, name.lower(), name)
+    node(name, name, x.shape, 1.5 * column, 0, name.lower())
+    node(f"W_{name}", f"{name} W_i^{name}", (x @ W).shape, 1.5 * column, 1, name.lower(), name)
 node("attention", "softmax(q kᵀ / √d_k) v", torch.stack(heads).shape, 1.5, 2, "x", "W_Q", "W_K", "W_V")
 for i in range(H):
     node(f"head_{i}", f"head {i}", heads[i].shape, i, 3, "x", "attention")
 node("concat", "concat", joined.shape, 1.5, 4, "x", *(f"head_{i}" for i in range(H)))
-node("out", "@ W_O", out.shape, 1.5, 5, "o", "concat")
+node("out", "× W^O", out.shape, 1.5, 5, "o", "concat")
 figure("diagram", "flow", {}, {"nodes": nodes, "edges": edges})
+
+# --8<-- [start:order]
+order = [2, 0, 3, 1]
+shuffled = torch.cat([heads[i] for i in order], dim=-1)
+# the blocks of W_O move with their heads: nothing changes
+moved = torch.cat([blocks[i] for i in order])
+torch.testing.assert_close(shuffled @ moved, out)
+# they stay behind: another function
+assert not torch.allclose(shuffled @ W_O, out, atol=0.1)
+# --8<-- [end:order]
 
 # --8<-- [start:together]
 # (H, L, d_k), (H, S, d_k), (H, S, d_v): heads as a batch axis
@@ -97,16 +107,6 @@ wrong = together.reshape(L, H * d_v)
 assert not torch.allclose(wrong @ W_O, out, atol=0.1)
 # --8<-- [end:together]
 show("wrong_merge", f"{(wrong @ W_O - out).abs().max():.1f}")
-
-# --8<-- [start:order]
-order = [2, 0, 3, 1]
-shuffled = torch.cat([heads[i] for i in order], dim=-1)
-# the blocks of W_O move with their heads: nothing changes
-moved = torch.cat([blocks[i] for i in order])
-torch.testing.assert_close(shuffled @ moved, out)
-# they stay behind: another function
-assert not torch.allclose(shuffled @ W_O, out, atol=0.1)
-# --8<-- [end:order]
 
 # --8<-- [start:layer]
 def start(kind, R):

@@ -164,6 +164,23 @@ assert not torch.allclose(mixed.mean(0), placed.mean(0), atol=0.1)
 show("order_error", f"{(moved - Y[order]).abs().max():.0e}")
 show("position_gap", f"{(mixed.mean(0) - placed.mean(0)).abs().max():.2f}")
 
+# --8<-- [start:broken]
+def by_hand(x, transpose):
+    """Joins the heads, with the token axis in front or without."""
+    qkv = x @ layer.in_proj_weight.T + layer.in_proj_bias
+    q, k, v = qkv.unflatten(-1, (3, H, D)).permute(1, 2, 0, 3)
+    head, _ = attend(q, k, v)
+    if transpose:
+        head = head.transpose(0, 1)
+    return layer.out_proj(head.reshape(L, E))
+
+
+right, wrong = by_hand(X, True), by_hand(X, False)
+torch.testing.assert_close(by_hand(X[order], True), right[order])
+assert wrong.shape == right.shape
+assert not torch.allclose(by_hand(X[order], False), wrong[order], atol=0.1)
+# --8<-- [end:broken]
+
 # --8<-- [start:cross]
 # queries from X, keys and values from Z: (S, E)
 Z = 0.5 * torch.randn(S, E)
