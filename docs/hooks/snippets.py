@@ -213,15 +213,27 @@ def _shape(shape):
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
+def _shown_on(language):
+    """Which page shows a script: the one with its path, else the first that includes it: {script: page}."""
+    shown = {}
+    for page in project.page_files(language):
+        text = (project.DOCS / language / page).read_text(encoding="utf-8")
+        for include in INCLUDE.finditer(text):
+            shown.setdefault(include["script"], page)
+    return shown | {project.script_of(page): page for page in project.page_files(language) if project.script_of(page) in shown}
+
+
 def claims_table(language, root):
     """The record of every claim as HTML: one table a script, `root` leading from the page to the language's root."""
     words, tables, by_script = WORDS[language], [], {}
     for script, claim in all_claims():
         by_script.setdefault(script, []).append(claim)
     heads = "".join(f'<th scope="col">{words[key]}</th>' for key in ("section", "line", "kind", "claim", "times", "shapes", "dtype", "greatest", "allowed"))
+    shown = _shown_on(language)
     for script, claims in by_script.items():
         page = script.removesuffix(".py").replace("_", "-")
-        link = root + ("" if page == "index" else f"{page}/")
+        address = shown[script].with_suffix("").as_posix() if script in shown else None
+        title = html.escape(page) if address is None else f'<a href="{root}{"" if address == "index" else address + "/"}">{html.escape(page)}</a>'
         rows = []
         for claim in claims:
             kind = words["raises_kind" if claim["kind"] == "raises" else claim["kind"]]
@@ -232,7 +244,7 @@ def claims_table(language, root):
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         identity = page.replace("/", "-")
         tables.append(
-            f'<h2 id="{identity}"><a href="{link}">{page}</a></h2>\n<div class="claims-scroll" tabindex="0" role="region" aria-labelledby="{identity}">'
+            f'<h2 id="{identity}">{title}</h2>\n<div class="claims-scroll" tabindex="0" role="region" aria-labelledby="{identity}">'
             f'<table class="claims-table"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         )
     return "\n".join(tables)
