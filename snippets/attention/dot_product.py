@@ -14,6 +14,7 @@ K = torch.tensor(
 value = torch.tensor([1.0, 2.2, 0.4, 1.7, 2.9])
 scale = d_k**-0.5
 # --8<-- [end:setup]
+show("seed", torch.initial_seed())
 show("query_list", " ".join(f"{x:g}" for x in Q[0].tolist()))
 show("key_list", " ".join(f"{x:g}" for x in K.flatten().tolist()))
 show("value_list", " ".join(f"{x:g}" for x in value.tolist()))

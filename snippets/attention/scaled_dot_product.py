@@ -55,6 +55,7 @@ figure(
         ],
     },
 )
+show("seed", torch.initial_seed())
 show("queries", N)
 show("keys", M)
 show("d_k", d_k)
