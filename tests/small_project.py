@@ -18,7 +18,9 @@ class SmallProject:
         self.folder = Path(folder)
         shutil.copytree(FIXTURE, self.folder, dirs_exist_ok=True)
         for name in ("hooks", "theme", "shared", "root"):
-            shutil.copytree(ROOT / "docs" / name, self.folder / "docs" / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / "docs" / name, self.folder / "docs" / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         configuration = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
         (self.folder / "mkdocs.yml").write_text(configuration.partition("\nnav:\n")[0] + "\n", encoding="utf-8")
 

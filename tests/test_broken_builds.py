@@ -31,7 +31,11 @@ def test_the_small_project_builds_twice(small):
 def test_a_claim_no_longer_holds(small):
     small.replace(SUMS, "ours = add_up(weights.unbind(-1))", "ours = add_up(weights.unbind(-1)) + 1e-3")
     line = small.line_of(SUMS, "assert_close")
-    breaks(small, f"{SUMS}:{line}: the claim no longer holds: greatest difference 0.001 at", "allowed 1e-07 + 1e-07 * |expected|")
+    breaks(
+        small,
+        f"{SUMS}:{line}: the claim no longer holds: greatest difference 0.001 at",
+        "allowed 1e-07 + 1e-07 * |expected|",
+    )
 
 
 def test_a_claim_breaks_through_a_recipe(small):
@@ -41,7 +45,9 @@ def test_a_claim_breaks_through_a_recipe(small):
 
 
 def test_a_claim_of_difference_no_longer_holds(small):
-    small.replace(SUMS, "assert not torch.allclose(ours, weights.mean(-1))", "assert not torch.allclose(ours, weights.sum(-1))")
+    small.replace(
+        SUMS, "assert not torch.allclose(ours, weights.mean(-1))", "assert not torch.allclose(ours, weights.sum(-1))"
+    )
     breaks(small, f"{SUMS}:{small.line_of(SUMS, 'assert not')}: the claim no longer holds: they do not differ")
 
 
@@ -54,7 +60,10 @@ def test_a_bare_assert_no_longer_holds(small):
 def test_an_error_is_not_raised_any_more(small):
     demand = "try:\n    x.view(30)\nexcept RuntimeError as error:\n    print(error)\nelse:\n    raise AssertionError('view')\n"
     small.replace(INDEX, "# --8<-- [end:proof]", demand + "# --8<-- [end:proof]")
-    breaks(small, f"{INDEX}:{small.line_of(INDEX, 'raise AssertionError')}: the claim no longer holds: AssertionError: view")
+    breaks(
+        small,
+        f"{INDEX}:{small.line_of(INDEX, 'raise AssertionError')}: the claim no longer holds: AssertionError: view",
+    )
 
 
 def test_a_script_raises(small):
@@ -97,7 +106,9 @@ def test_a_page_includes_what_is_not_there(small):
 
 def test_a_page_includes_output_that_was_not_printed(small):
     for language in ("ja", "en"):
-        small.replace(f"docs/{language}/index.md", '--8<-- "index.py.out:proof"', '--8<-- "layouts/two_sums.py.out:setup"')
+        small.replace(
+            f"docs/{language}/index.md", '--8<-- "index.py.out:proof"', '--8<-- "layouts/two_sums.py.out:setup"'
+        )
     breaks(small, f"docs/ja/index.md:{small.line_of('docs/ja/index.md', 'two_sums.py.out')}: ", "setup")
 
 
@@ -213,25 +224,46 @@ def test_a_forbidden_word(small):
     breaks(small, "docs/en/index.md:3: ", "bviously")
 
 
-@pytest.mark.parametrize(("old", "new"), [("two-sums.md#same", "two-sums.md#nowhere"), ("practice/try-it.md", "practice/gone.md")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("two-sums.md#same", "two-sums.md#nowhere"), ("practice/try-it.md", "practice/gone.md")]
+)
 def test_a_link_leads_nowhere(small, old, new):
     for language in ("ja", "en"):
         small.replace(f"docs/{language}/index.md", old, new)
     small.reread("index")
     line = small.line_of("docs/en/index.md", new)
-    breaks(small, f"docs/ja/index.md:{line}: ", f"docs/en/index.md:{line}: ", new.rpartition("/")[2].removesuffix(".md").rpartition("#")[2])
+    breaks(
+        small,
+        f"docs/ja/index.md:{line}: ",
+        f"docs/en/index.md:{line}: ",
+        new.rpartition("/")[2].removesuffix(".md").rpartition("#")[2],
+    )
 
 
 def test_a_practice_notebook_raises(small):
     """The script runs, the page does not: it leaves out what its later cell needs."""
-    small.replace("snippets/practice/try_it.py", "values = torch.arange(6", "# --8<-- [end:question]\n# --8<-- [start:values]\nvalues = torch.arange(6")
-    small.replace("snippets/practice/try_it.py", "print(values.sum())\n# --8<-- [end:question]", "print(values.sum())\n# --8<-- [end:values]")
+    small.replace(
+        "snippets/practice/try_it.py",
+        "values = torch.arange(6",
+        "# --8<-- [end:question]\n# --8<-- [start:values]\nvalues = torch.arange(6",
+    )
+    small.replace(
+        "snippets/practice/try_it.py",
+        "print(values.sum())\n# --8<-- [end:question]",
+        "print(values.sum())\n# --8<-- [end:values]",
+    )
     for language in ("ja", "en"):
         text = small.read(f"docs/{language}/practice/try-it.md")
-        small.write(f"docs/{language}/practice/try-it.md", text + '\n```python\n--8<-- "practice/try_it.py:values"\n```\n')
+        small.write(
+            f"docs/{language}/practice/try-it.md", text + '\n```python\n--8<-- "practice/try_it.py:values"\n```\n'
+        )
     small.reread("practice/try-it")
     line = small.line_of("docs/en/practice/try-it.md", "try_it.py:answer") - 1
-    breaks(small, f"docs/en/practice/try-it.md:{line}: this practice notebook does not run", "NameError: name 'values' is not defined")
+    breaks(
+        small,
+        f"docs/en/practice/try-it.md:{line}: this practice notebook does not run",
+        "NameError: name 'values' is not defined",
+    )
 
 
 def test_a_value_that_no_script_shows(small):
@@ -264,7 +296,10 @@ def test_several_faults_are_told_at_once(small):
 
 
 def test_records_of_a_script_that_is_gone_are_removed(small):
-    small.write("snippets/layouts/gone.py", small.read(INDEX).replace("[start:proof]", "[start:p]").replace("[end:proof]", "[end:p]"))
+    small.write(
+        "snippets/layouts/gone.py",
+        small.read(INDEX).replace("[start:proof]", "[start:p]").replace("[end:proof]", "[end:p]"),
+    )
     small.build()
     assert small.path(".cache/snippets/layouts/gone.claims.json").exists()
     small.path("snippets/layouts/gone.py").unlink()

@@ -14,11 +14,26 @@ import shared_site
 
 ROOT = shared_site.ROOT
 COMMANDS = {
-    name: [line for block in re.findall(r"^```sh\n(.*?)^```$", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S) for line in block.splitlines()]
+    name: [
+        line
+        for block in re.findall(r"^```sh\n(.*?)^```$", (ROOT / name).read_text(encoding="utf-8"), flags=re.M | re.S)
+        for line in block.splitlines()
+    ]
     for name in ("README.md", "README.ja.md")
 }
-BY_HAND = ["python3 -m venv .venv", ".venv/bin/python -m pip install -r requirements.txt", ".venv/bin/python -m mkdocs serve"]
-RUN_HERE = ["make serve", "PORT=8001 make serve", "make build", *BY_HAND, "make stamp PAGE=layouts/rosetta", "SITE_URL=https://example.org/attention/ REPO_URL=https://github.com/example/attention make build"]  # fmt: skip
+BY_HAND = [
+    "python3 -m venv .venv",
+    ".venv/bin/python -m pip install -r requirements.txt",
+    ".venv/bin/python -m mkdocs serve",
+]
+RUN_HERE = [
+    "make serve",
+    "PORT=8001 make serve",
+    "make build",
+    *BY_HAND,
+    "make stamp PAGE=layouts/rosetta",
+    "SITE_URL=https://example.org/attention/ REPO_URL=https://github.com/example/attention make build",
+]
 
 pytestmark = pytest.mark.xdist_group("readme")
 
@@ -46,20 +61,37 @@ def copy(tmp_path_factory):
     """The project as it is, the records of its scripts with it, the virtual environment by a link."""
     shared_site.built()
     folder = tmp_path_factory.mktemp("readme") / "project"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".venv", ".git", "site", "tested", "__pycache__", ".pytest_cache", ".hypothesis"))
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(".venv", ".git", "site", "tested", "__pycache__", ".pytest_cache", ".hypothesis"),
+    )
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return folder
 
 
 def shell(command, folder, **more):
-    environment = {name: value for name, value in os.environ.items() if name not in ("SITE_URL", "REPO_URL", "PORT", "VIRTUAL_ENV")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("SITE_URL", "REPO_URL", "PORT", "VIRTUAL_ENV")
+    }
     return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, **more)
 
 
 def serves(command, folder, port, **variables):
     """Whether the command serves both languages on `port`; what it said where it does not."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("SITE_URL", "REPO_URL")} | variables
-    process = subprocess.Popen(command, shell=True, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("SITE_URL", "REPO_URL")
+    } | variables
+    process = subprocess.Popen(
+        command,
+        shell=True,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
         for _ in range(240):
             try:
@@ -101,7 +133,7 @@ def test_make_build(copy):
     done = shell("make build", copy)
     assert done.returncode == 0, done.stderr
     assert (copy / "site/ja/index.html").exists()
-    assert "rel=\"edit\"" not in (copy / "site/en/layouts/rosetta/index.html").read_text(encoding="utf-8")
+    assert 'rel="edit"' not in (copy / "site/en/layouts/rosetta/index.html").read_text(encoding="utf-8")
 
 
 def test_make_build_for_publishing(copy):
@@ -138,7 +170,10 @@ def test_by_hand_and_half_made(copy):
 
 @pytest.mark.parametrize(
     ("python", "sentence"),
-    [("no-such-python", "There is no no-such-python. Install Python 3.11 or newer"), ("./old-python", "Python 3.10.0 is too old")],
+    [
+        ("no-such-python", "There is no no-such-python. Install Python 3.11 or newer"),
+        ("./old-python", "Python 3.10.0 is too old"),
+    ],
 )
 def test_a_python_that_will_not_do(copy, tmp_path, python, sentence):
     shutil.copy(ROOT / "Makefile", tmp_path)

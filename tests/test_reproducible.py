@@ -6,7 +6,11 @@ import shutil
 
 def digests(small):
     site = small.path("site")
-    return {path.relative_to(site).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in site.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(site).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in site.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_two_builds_are_the_same_bytes(small):

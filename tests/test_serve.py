@@ -24,7 +24,9 @@ class Server:
         self.said = ""
         command = [sys.executable, "-m", "mkdocs", "serve", "--dev-addr", f"127.0.0.1:{self.port}"]
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        self.process = subprocess.Popen(command, cwd=small.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, cwd=small.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self):
@@ -101,6 +103,8 @@ def test_a_busy_port_gets_a_sentence():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = subprocess.run([sys.executable, ROOT / "docs/hooks/port_is_free.py", str(port)], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, ROOT / "docs/hooks/port_is_free.py", str(port)], capture_output=True, text=True
+        )
     assert done.returncode == 1
     assert done.stderr == f"Port {port} is taken by another program. Take another one: PORT={port + 1} make serve\n"

@@ -7,6 +7,7 @@ stands in for `torch.testing.assert_close` while the script runs, so that a call
 
 import ast
 import contextlib
+import itertools
 import math
 import operator
 import sys
@@ -17,7 +18,18 @@ COMPARISONS = {
     "Is": operator.is_, "IsNot": operator.is_not,
     "In": lambda a, b: a in b, "NotIn": lambda a, b: a not in b,
 }  # fmt: skip
-NEGATED = {"Eq": "NotEq", "NotEq": "Eq", "Lt": "GtE", "LtE": "Gt", "Gt": "LtE", "GtE": "Lt", "Is": "IsNot", "IsNot": "Is", "In": "NotIn", "NotIn": "In"}
+NEGATED = {
+    "Eq": "NotEq",
+    "NotEq": "Eq",
+    "Lt": "GtE",
+    "LtE": "Gt",
+    "Gt": "LtE",
+    "GtE": "Lt",
+    "Is": "IsNot",
+    "IsNot": "Is",
+    "In": "NotIn",
+    "NotIn": "In",
+}
 
 
 class Vacuous(Exception):
@@ -43,7 +55,9 @@ def _call(name, line, *arguments):
 
 class _Rewriter(ast.NodeTransformer):
     def visit_Assert(self, node):
-        parts = node.test.values if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) else [node.test]
+        parts = (
+            node.test.values if isinstance(node.test, ast.BoolOp) and isinstance(node.test.op, ast.And) else [node.test]
+        )
         message = ast.Lambda(ast.arguments([], [], None, [], [], None, []), node.msg or ast.Constant(None))
         return [ast.copy_location(ast.Expr(self._claim(node.lineno, part, message)), node) for part in parts]
 
@@ -54,16 +68,20 @@ class _Rewriter(ast.NodeTransformer):
             return _call("constant", line)
         if isinstance(test, ast.Compare) and not (negated and len(test.ops) > 1):
             sides = [test.left, *test.comparators]
-            if any(ast.dump(a) == ast.dump(b) for a, b in zip(sides, sides[1:], strict=False)):
+            if any(ast.dump(a) == ast.dump(b) for a, b in itertools.pairwise(sides)):
                 return _call("constant", line)
             names = [type(op).__name__ for op in test.ops]
             names = [NEGATED[name] for name in names] if negated else names
             operators = ast.List([ast.Constant(name) for name in names], ast.Load())
             return _call("compare", line, message, operators, ast.List(sides, ast.Load()))
         function = test.func if isinstance(test, ast.Call) else None
-        if isinstance(function, ast.Attribute | ast.Name) and getattr(function, "attr", getattr(function, "id", "")) in ("equal", "allclose"):
+        if isinstance(function, ast.Attribute | ast.Name) and getattr(
+            function, "attr", getattr(function, "id", "")
+        ) in ("equal", "allclose"):
             keywords = ast.Call(ast.Name("dict", ast.Load()), [], test.keywords)
-            return _call("call", line, message, ast.Constant(negated), function, ast.List(test.args, ast.Load()), keywords)
+            return _call(
+                "call", line, message, ast.Constant(negated), function, ast.List(test.args, ast.Load()), keywords
+            )
         return _call("truth", line, message, ast.Constant(negated), test)
 
     def visit_Try(self, node):
@@ -129,10 +147,24 @@ class Recorder:
                 raise Vacuous(line, "a side is not finite")
             if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and _same_memory(left, right):
                 raise Vacuous(line, "both sides are the same memory")
-        kinds = {"Eq": "exact", "Is": "exact", "In": "exact", "NotEq": "differs", "IsNot": "differs", "NotIn": "differs"}
+        kinds = {
+            "Eq": "exact",
+            "Is": "exact",
+            "In": "exact",
+            "NotEq": "differs",
+            "IsNot": "differs",
+            "NotIn": "differs",
+        }
         kind = kinds.get(names[0], "bound")
         error = _greatest_error(sides[0], sides[1])
-        self._keep(line, kind, *sides, error=None if math.isnan(error) or kind == "bound" else error, sides=[_short(side) for side in sides], ops=names)
+        self._keep(
+            line,
+            kind,
+            *sides,
+            error=None if math.isnan(error) or kind == "bound" else error,
+            sides=[_short(side) for side in sides],
+            ops=names,
+        )
 
     def call(self, line, message, negated, function, arguments, keywords):
         import torch
@@ -155,7 +187,9 @@ class Recorder:
         self._check_pair(line, left, right, equal_nan)
         if not negated:
             # torch.equal has no tolerance: every move is seen
-            check = {"allclose": lambda a, b: torch.allclose(a, b, rtol=tolerance[0], atol=tolerance[1], equal_nan=equal_nan)}
+            check = {
+                "allclose": lambda a, b: torch.allclose(a, b, rtol=tolerance[0], atol=tolerance[1], equal_nan=equal_nan)
+            }
             self._check_moves(line, left, right, check.get(name, torch.equal), stated=bool(rest or keywords))
         kind = "differs" if negated else {"equal": "exact", "allclose": "equal"}[name]
         self._keep(line, kind, left, right, error=error, tolerance=tolerance)
@@ -163,7 +197,6 @@ class Recorder:
     # -- the stand-in for torch.testing.assert_close
 
     def _assert_close(self, actual, expected, *, rtol=None, atol=None, equal_nan=False, **others):
-        import torch
 
         options = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan, **others}
         line = self._line()
@@ -193,7 +226,15 @@ class Recorder:
             tolerance = _tolerance(left, right, rtol, atol)
             exact = tolerance == [0, 0]
             error = _greatest_error(left, right)
-            self._keep(line, "exact" if exact else "equal", left, right, error=error, tolerance=None if exact else tolerance, count=(left is pairs[0][0]))
+            self._keep(
+                line,
+                "exact" if exact else "equal",
+                left,
+                right,
+                error=error,
+                tolerance=None if exact else tolerance,
+                count=(left is pairs[0][0]),
+            )
 
     # -- what makes a claim empty
 
@@ -240,7 +281,19 @@ class Recorder:
         import torch
 
         tensors = [side for side in sides if isinstance(side, torch.Tensor)]
-        record = self.records.setdefault((line, kind), {"line": line, "kind": kind, "text": self._text(line), "count": 0, "shapes": [], "dtypes": [], "error": None, "tolerance": None})
+        record = self.records.setdefault(
+            (line, kind),
+            {
+                "line": line,
+                "kind": kind,
+                "text": self._text(line),
+                "count": 0,
+                "shapes": [],
+                "dtypes": [],
+                "error": None,
+                "tolerance": None,
+            },
+        )
         record["count"] += count
         for tensor in tensors[:2]:
             shape, dtype = list(tensor.shape), str(tensor.dtype).removeprefix("torch.")
@@ -282,7 +335,13 @@ def _tolerance(left, right, rtol, atol):
 def _same_memory(left, right):
     if left is right:
         return True
-    return left.numel() > 0 and left.layout == right.layout and left.data_ptr() == right.data_ptr() and left.stride() == right.stride() and left.shape == right.shape
+    return (
+        left.numel() > 0
+        and left.layout == right.layout
+        and left.data_ptr() == right.data_ptr()
+        and left.stride() == right.stride()
+        and left.shape == right.shape
+    )
 
 
 def _moved(tensor):

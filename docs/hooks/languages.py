@@ -22,9 +22,23 @@ from mkdocs.structure.files import File
 from project import Fault
 
 LOCAL = {
-    "ja": {"name": "ひとつの注意、ふたつの配置", "permalink": "この節へのリンク", "default": "暗い配色にする", "slate": "明るい配色にする", "description": "論文のマルチヘッド注意とPyTorchのnn.MultiheadAttentionは同じ関数です。重みの並べ方の対応を、ビルドのたびに実行して確かめます。"},
-    "en": {"name": "One attention, two layouts", "permalink": "Link to this section", "default": "Switch to dark", "slate": "Switch to light", "description": "The paper's multi-head attention and PyTorch's nn.MultiheadAttention are one function with its weights laid out differently. Every build runs the proof."},
-}  # fmt: skip
+    "ja": {
+        "name": "ひとつの注意、ふたつの配置",
+        "permalink": "この節へのリンク",
+        "default": "暗い配色にする",
+        "slate": "明るい配色にする",
+        "description": "論文のマルチヘッド注意とPyTorchのnn.MultiheadAttentionは同じ関数です。"
+        "重みの並べ方の対応を、ビルドのたびに実行して確かめます。",
+    },
+    "en": {
+        "name": "One attention, two layouts",
+        "permalink": "Link to this section",
+        "default": "Switch to dark",
+        "slate": "Switch to light",
+        "description": "The paper's multi-head attention and PyTorch's nn.MultiheadAttention are one function "
+        "with its weights laid out differently. Every build runs the proof.",
+    },
+}
 SOFT_FAULTS = project.CACHE / "soft_faults.json"
 
 child = None  # the process that builds the other language
@@ -50,7 +64,10 @@ def on_config(config):
     config.site_name = LOCAL[project.LANG]["name"]
     config.site_description = LOCAL[project.LANG]["description"]
     config.theme["language"] = project.LANG
-    config.mdx_configs["toc"] = {**config.mdx_configs.get("toc", {}), "permalink_title": LOCAL[project.LANG]["permalink"]}
+    config.mdx_configs["toc"] = {
+        **config.mdx_configs.get("toc", {}),
+        "permalink_title": LOCAL[project.LANG]["permalink"],
+    }
     if config.repo_url:
         config.edit_uri = f"edit/main/docs/{project.LANG}/"
     if config.nav:
@@ -87,8 +104,19 @@ def on_pre_build(config):
     environment = {**os.environ, "DOCS_LANG": other, "SITE_URL": config.extra["site"] + "/"}
     if project.state.serving:
         environment["DOCS_SERVING"] = "1"
-    command = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--no-strict", "--config-file", config.config_file_path, "--site-dir", str(building)]
-    said = tempfile.TemporaryFile("w+", encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "--quiet",
+        "build",
+        "--no-strict",
+        "--config-file",
+        config.config_file_path,
+        "--site-dir",
+        str(building),
+    ]
+    said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (closed when the process has ended)
     child = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True), said, other
 
 
@@ -104,7 +132,9 @@ def on_page_context(context, page, config, nav):
     config.extra["alternate"] = [
         {"name": name, "lang": language, "link": f"{config.extra['root']}/{language}/{page.url}"}
         for language, name in project.LANGUAGES.items()
-        if (project.DOCS / language / page.file.src_uri).exists() or language == project.LANG or page.file.src_uri.endswith(".ipynb")
+        if (project.DOCS / language / page.file.src_uri).exists()
+        or language == project.LANG
+        or page.file.src_uri.endswith(".ipynb")
     ]
 
 
@@ -115,7 +145,11 @@ def on_post_page(output, page, config):
     for language in project.LANGUAGES:
         link = f'<link rel="alternate" href="{root}/{language}/{page.url}"'
         output = output.replace(link, f'<link rel="alternate" href="{site}/{language}/{page.url}"')
-    default = f'<link rel="alternate" href="{site}/" hreflang="x-default">' if page.is_homepage else f'<link rel="alternate" href="{site}/en/{page.url}" hreflang="x-default">'
+    default = (
+        f'<link rel="alternate" href="{site}/" hreflang="x-default">'
+        if page.is_homepage
+        else f'<link rel="alternate" href="{site}/en/{page.url}" hreflang="x-default">'
+    )
     return output.replace('<link rel="icon"', default + '\n      <link rel="icon"', 1)
 
 
@@ -141,7 +175,10 @@ def _wait_for_child():
     said.close()
     if process.returncode:
         lines = [line.removeprefix("ERROR   -  ").rstrip() for line in text.splitlines()]
-        raise PluginError("\n".join(line for line in lines if line and not line.startswith(("Aborted", "Error building page"))) or f"the {project.LANGUAGES[language]} site did not build")
+        raise PluginError(
+            "\n".join(line for line in lines if line and not line.startswith(("Aborted", "Error building page")))
+            or f"the {project.LANGUAGES[language]} site did not build"
+        )
     if text:
         project.log.warning(text)
 

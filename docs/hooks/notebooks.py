@@ -19,12 +19,13 @@ from pathlib import Path
 import nbformat
 import project
 import run_snippet
-import snippets
 import yaml
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.toc import get_toc
 from project import Fault
+
+import snippets
 
 NOTEBOOKS = project.CACHE / "notebooks"
 BOX = re.compile(r'^(?:!!!|\?\?\?\+?) +[\w-]+(?: +"(?P<title>.*)")? *$')
@@ -130,7 +131,9 @@ def _fence(info, body, number, parts):
         parts.cells.append(Cell("code", code, number, output_of(include.groupdict()), include.groupdict()))
     elif info.startswith("figure"):
         told = yaml.safe_load("\n".join(body)) or {}
-        parts.say(f"\n> {WORDS[project.LANG]['figure']}: **{told.get('title', '')}** {told.get('description', '')}\n", number)
+        parts.say(
+            f"\n> {WORDS[project.LANG]['figure']}: **{told.get('title', '')}** {told.get('description', '')}\n", number
+        )
     else:
         parts.say("\n".join([f"```{info}", *body, "```"]), number)
 
@@ -140,17 +143,33 @@ def notebook(parts, page, outputs=True):
     made = []
     for name in parts.recipes:
         source = (project.SNIPPETS / "recipes" / name).read_text(encoding="utf-8")
-        made.append(Cell("code", f"%%writefile {name}\n" + "\n".join(line for line in source.splitlines() if not run_snippet.MARKER.match(line))))
+        made.append(
+            Cell(
+                "code",
+                f"%%writefile {name}\n"
+                + "\n".join(line for line in source.splitlines() if not run_snippet.MARKER.match(line)),
+            )
+        )
     cells = []
     for index, cell in enumerate([*parts.cells[:1], *made, *parts.cells[1:]]):
         identity = hashlib.sha256(f"{index}{cell.text}".encode()).hexdigest()[:8]
         if cell.kind == "markdown":
             cells.append(nbformat.v4.new_markdown_cell(_absolute_links(cell.text, page), id=identity))
         else:
-            said = [nbformat.v4.new_output("stream", name="stdout", text=cell.output + "\n")] if outputs and cell.output else []
+            said = (
+                [nbformat.v4.new_output("stream", name="stdout", text=cell.output + "\n")]
+                if outputs and cell.output
+                else []
+            )
             cells.append(nbformat.v4.new_code_cell(cell.text, id=identity, outputs=said))
-    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
-    return json.dumps(nbformat.v4.new_notebook(cells=cells, metadata=kernel), ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    kernel = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return (
+        json.dumps(nbformat.v4.new_notebook(cells=cells, metadata=kernel), ensure_ascii=False, indent=1, sort_keys=True)
+        + "\n"
+    )
 
 
 def _absolute_links(text, page):
@@ -159,7 +178,11 @@ def _absolute_links(text, page):
     def absolute(match):
         target, _, anchor = match[1].partition("#")
         path = (Path("/") / Path(page).parent / target).resolve().relative_to("/") if target else Path(page)
-        url = path.as_posix().removesuffix("index.md") if path.name == "index.md" else path.as_posix().removesuffix(".md") + "/" * (path.suffix == ".md")
+        url = (
+            path.as_posix().removesuffix("index.md")
+            if path.name == "index.md"
+            else path.as_posix().removesuffix(".md") + "/" * (path.suffix == ".md")
+        )
         return f"]({_site}/{project.LANG}/{url}{'#' + anchor if anchor else ''})"
 
     return re.sub(r"\]\((?!\w+:|/)([^)\s]*)\)", absolute, text)
@@ -191,7 +214,11 @@ def execute_practice():
             except (OSError, KeyError, run_snippet.Broken):
                 continue  # an include that leads nowhere: pages.py names it
             faults += wrong
-            source = "".join(f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n" for i, cell in enumerate(parts.cells) if cell.kind == "code")
+            source = "".join(
+                f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n"
+                for i, cell in enumerate(parts.cells)
+                if cell.kind == "code"
+            )
             script = NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
             script.parent.mkdir(parents=True, exist_ok=True)
             script.write_text(source, encoding="utf-8")
@@ -200,8 +227,23 @@ def execute_practice():
     wanted = [script for script in pending if not run_snippet.is_current(script, NOTEBOOKS, NOTEBOOKS, foundation)]
     told = {}
     if wanted:
-        command = [sys.executable, str(snippets.RUNNER), "--base", str(NOTEBOOKS), "--batch", str(NOTEBOOKS), *map(str, wanted)]
-        answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=snippets.environment(), cwd=project.SNIPPETS)
+        command = [
+            sys.executable,
+            str(snippets.RUNNER),
+            "--base",
+            str(NOTEBOOKS),
+            "--batch",
+            str(NOTEBOOKS),
+            *map(str, wanted),
+        ]
+        answer = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=snippets.environment(),
+            cwd=project.SNIPPETS,
+        )
         told = {Path(line["script"]): line["fault"] for line in map(json.loads, answer.stdout.splitlines())}
     for script, pages in pending.items():
         fault = told.get(script)
@@ -210,7 +252,13 @@ def execute_practice():
         section = run_snippet.section_at(run_snippet.sections(script.read_text(encoding="utf-8")), fault["line"])
         for language, page, parts in pages:
             line = parts.cells[int(section.removeprefix("cell_"))].line if section else 0
-            faults.append(Fault(f"docs/{language}/{page.as_posix()}", line, f"this practice notebook does not run: {fault['message']}"))
+            faults.append(
+                Fault(
+                    f"docs/{language}/{page.as_posix()}",
+                    line,
+                    f"this practice notebook does not run: {fault['message']}",
+                )
+            )
     _forget(pending)
     return faults
 
@@ -256,12 +304,18 @@ def on_files(files, config):
         target.write_text(notebook(parts, page.as_posix()), encoding="utf-8")
         old = files.get_file_from_path(page.as_posix())
         files.remove(old)
-        files.append(PracticeFile(page.as_posix(), str(project.DOCS / project.LANG), config.site_dir, config.use_directory_urls))
+        files.append(
+            PracticeFile(page.as_posix(), str(project.DOCS / project.LANG), config.site_dir, config.use_directory_urls)
+        )
     return files
 
 
 def _outputs(parts):
-    source = "".join(f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n" for i, cell in enumerate(parts.cells) if cell.kind == "code")
+    source = "".join(
+        f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n"
+        for i, cell in enumerate(parts.cells)
+        if cell.kind == "code"
+    )
     path = NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py.out"
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
@@ -284,14 +338,21 @@ def _plain_notebook(content, page):
     """Keep what nbconvert made of the cells; drop its style sheets, scripts and buttons; give headings our ids, formulas our marks."""
     content = content[content.index('<div class="jupyter-wrapper">') :]
     content = re.sub(r"<(style|script|clipboard-copy)\b.*?</\1>", "", content, flags=re.S)
+    content = re.sub(r'<div class="clipboard-copy-txt"[^>]*>.*?</div>', "", content, flags=re.S)
     content = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>', "", content, flags=re.S)
-    content = re.sub(r'<div class="(?:zeroclipboard-container|jp-InputCollapser[^"]*|jp-OutputCollapser[^"]*|jp-Collapser[^"]*)">\s*</div>', "", content)
+    content = re.sub(
+        r'<div class="(?:zeroclipboard-container|jp-InputCollapser[^"]*|jp-OutputCollapser[^"]*|jp-Collapser[^"]*)">\s*</div>',
+        "",
+        content,
+    )
     content = re.sub(r' (?:style|tabindex|data-mime-type|data-jp-theme-[\w-]+|data-type)="[^"]*"', "", content)
     content = re.sub(r'<div class="jp-InputPrompt[^"]*">.*?</div>', "", content, flags=re.S)
     content = re.sub(r'<div class="jp-OutputPrompt[^"]*">.*?</div>', "", content, flags=re.S)
     content = content.replace("highlight-ipynb", "highlight").replace("<pre></pre>", "")
     source = (project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8")
-    headings = re.findall(r"^(#{1,6}) (.*?)\s*\{ *#([\w-]+)[^}]*\}\s*$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), flags=re.M)
+    headings = re.findall(
+        r"^(#{1,6}) (.*?)\s*\{ *#([\w-]+)[^}]*\}\s*$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), flags=re.M
+    )
     ids = iter(headings)
     content = re.sub(r'<(h[1-6]) id="[^"]*">', lambda match: f'<{match[1]} id="{next(ids)[2]}">', content)
     tokens, stack = [], []
@@ -318,7 +379,9 @@ def on_post_page(output, page, config):
     if isinstance(page.file, PracticeFile):
         text = Path(page.file.abs_src_path).read_text(encoding="utf-8")
     else:
-        markdown, _ = snippets.fill_values((project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8"), page.file.src_uri)
+        markdown, _ = snippets.fill_values(
+            (project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8"), page.file.src_uri
+        )
         text = notebook(cells_of(markdown), page.file.src_uri)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")

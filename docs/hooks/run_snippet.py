@@ -65,13 +65,20 @@ def sections(source):
         edge, name = marker.groups()
         if edge == "start":
             if opened:
-                raise Broken(number, f"section [{name}] starts inside section [{opened}], which line {start} opened and nothing closed")
+                raise Broken(
+                    number,
+                    f"section [{name}] starts inside section [{opened}], which line {start} opened and nothing closed",
+                )
             if name in found:
                 raise Broken(number, f"section [{name}] is named twice: its first stands at line {found[name][0] - 1}")
             opened, start = name, number
         else:
             if name != opened:
-                raise Broken(number, f"[end:{name}] closes no section: " + (f"open is [{opened}] of line {start}" if opened else "none is open"))
+                raise Broken(
+                    number,
+                    f"[end:{name}] closes no section: "
+                    + (f"open is [{opened}] of line {start}" if opened else "none is open"),
+                )
             found[name], opened = (start + 1, number - 1), None
     if opened:
         raise Broken(start, f"section [{opened}] is never closed")
@@ -115,8 +122,14 @@ def _execute(path, source, found, record):
     tree = ast.parse(source, str(path))
     for statement in tree.body:
         inside = {section_at(found, line) for line in (statement.lineno, statement.end_lineno)}
-        if len(inside) > 1 or any(statement.lineno <= first <= last <= statement.end_lineno for first, last in found.values() if inside == {None}):
-            raise Broken(statement.lineno, "this statement stands across the edge of a section; a section holds whole statements")
+        if len(inside) > 1 or any(
+            statement.lineno <= first <= last <= statement.end_lineno
+            for first, last in found.values()
+            if inside == {None}
+        ):
+            raise Broken(
+                statement.lineno, "this statement stands across the edge of a section; a section holds whole statements"
+            )
     recorder = claims.Recorder(path, source)
     outputs = {name: io.StringIO() for name in [*found, None]}
     module = types.ModuleType("__main__")
@@ -142,7 +155,9 @@ def _execute(path, source, found, record):
     if not recorder.records:
         record["no_claim"] = True
     record["outputs"] = {name: text.getvalue() for name, text in outputs.items() if name and text.getvalue()}
-    record["claims"] = [{**claim, "section": section_at(found, claim["line"])} for _, claim in sorted(recorder.records.items())]
+    record["claims"] = [
+        {**claim, "section": section_at(found, claim["line"])} for _, claim in sorted(recorder.records.items())
+    ]
 
 
 def _told(error, path, recorder):
@@ -183,7 +198,12 @@ def _figure(record, path):
             raise ValueError(f"figure: {name!r} was drawn before")
         line = next(frame.lineno for frame in reversed(traceback.extract_stack()) if frame.filename == str(path))
         kept = {key: _plain(key, tensor, shape_only=kind == "blocks") for key, tensor in tensors.items()}
-        record["figures"][name] = {"kind": kind, "tensors": kept, "labels": json.loads(json.dumps(labels or {})), "line": line}
+        record["figures"][name] = {
+            "kind": kind,
+            "tensors": kept,
+            "labels": json.loads(json.dumps(labels or {})),
+            "line": line,
+        }
 
     return figure
 
@@ -231,16 +251,33 @@ def _watch_files(opened):
     prefix = str(SNIPPETS) + os.sep
 
     def note(event, arguments):
-        if event == "open" and isinstance(arguments[0], str) and arguments[0].startswith(prefix) and "__pycache__" not in arguments[0]:
+        if (
+            event == "open"
+            and isinstance(arguments[0], str)
+            and arguments[0].startswith(prefix)
+            and "__pycache__" not in arguments[0]
+        ):
             opened.add(arguments[0])
 
     sys.addaudithook(note)
 
 
 def _dependencies(opened, before):
-    files = {str(Path(module.__file__)) for module in list(sys.modules.values()) if str(getattr(module, "__file__", None) or "").startswith(str(SNIPPETS))}
-    files = {Path(name).relative_to(SNIPPETS).as_posix(): digest(name) for name in sorted(files | opened) if Path(name).is_file()}
-    fresh = {name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names) - {"torch", "numpy"}
+    files = {
+        str(Path(module.__file__))
+        for module in list(sys.modules.values())
+        if str(getattr(module, "__file__", None) or "").startswith(str(SNIPPETS))
+    }
+    files = {
+        Path(name).relative_to(SNIPPETS).as_posix(): digest(name)
+        for name in sorted(files | opened)
+        if Path(name).is_file()
+    }
+    fresh = (
+        {name.partition(".")[0] for name in set(sys.modules) - before}
+        - set(sys.stdlib_module_names)
+        - {"torch", "numpy"}
+    )
     owners = metadata.packages_distributions() if fresh else {}
     packages = {owner: version(owner) for name in sorted(fresh) for owner in sorted(set(owners.get(name, [])))}
     return files, packages
@@ -296,11 +333,20 @@ def _write(path, text):
 def keep(folder, base, path, record):
     """Write the record of a script below `base` below `folder`: NAME.py.out for includes, NAME.{figures,values,claims,entry}.json."""
     stem = folder / Path(path).resolve().relative_to(base).with_suffix("")
-    blocks = "".join(f"# --8<-- [start:{name}]\n{text.rstrip()}\n# --8<-- [end:{name}]\n" for name, text in record["outputs"].items())
+    blocks = "".join(
+        f"# --8<-- [start:{name}]\n{text.rstrip()}\n# --8<-- [end:{name}]\n" for name, text in record["outputs"].items()
+    )
     _write(stem.with_name(stem.name + ".py.out"), blocks)
     for part in ("figures", "values", "claims"):
         _write(stem.with_name(f"{stem.name}.{part}.json"), json.dumps(record[part], ensure_ascii=False, indent=1))
-    entry = {"script": digest(path), "foundation": foundation(), "files": record.get("files", {}), "packages": record.get("packages", {}), "seconds": round(record["seconds"], 3), "no_claim": record.get("no_claim", False)}
+    entry = {
+        "script": digest(path),
+        "foundation": foundation(),
+        "files": record.get("files", {}),
+        "packages": record.get("packages", {}),
+        "seconds": round(record["seconds"], 3),
+        "no_claim": record.get("no_claim", False),
+    }
     _write(stem.with_name(f"{stem.name}.entry.json"), json.dumps(entry, indent=1))
 
 
@@ -327,8 +373,16 @@ def is_current(script, base, folder, foundation):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scripts", nargs="+", type=Path)
-    parser.add_argument("--batch", type=Path, metavar="FOLDER", help="keep records below FOLDER and tell progress as JSON")
-    parser.add_argument("--base", type=Path, default=SNIPPETS, metavar="FOLDER", help="the folder that the scripts' records are named from")
+    parser.add_argument(
+        "--batch", type=Path, metavar="FOLDER", help="keep records below FOLDER and tell progress as JSON"
+    )
+    parser.add_argument(
+        "--base",
+        type=Path,
+        default=SNIPPETS,
+        metavar="FOLDER",
+        help="the folder that the scripts' records are named from",
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     failed = False
@@ -338,7 +392,9 @@ def main():
         if arguments.batch:
             if not fault:
                 keep(arguments.batch, arguments.base.resolve(), path, record)
-            print(json.dumps({"script": str(path), "fault": fault, "no_claim": record.get("no_claim", False)}), flush=True)
+            print(
+                json.dumps({"script": str(path), "fault": fault, "no_claim": record.get("no_claim", False)}), flush=True
+            )
         else:
             _print(path, record)
     return int(failed)
@@ -354,7 +410,10 @@ def _print(path, record):
     for name, value in record.get("values", {}).items():
         print(f"value {name} = {value}")
     for name, data in record.get("figures", {}).items():
-        print(f"figure {name}: {data['kind']} " + ", ".join(f"{key} {tuple(t['shape'])}" for key, t in data["tensors"].items()))
+        print(
+            f"figure {name}: {data['kind']} "
+            + ", ".join(f"{key} {tuple(t['shape'])}" for key, t in data["tensors"].items())
+        )
     if record.get("no_claim"):
         print(f"{path}: it has no claim")
     if record["fault"]:

@@ -1,9 +1,9 @@
 """Run the scripts that changed, keep what they printed and claimed, and put it where the pages ask for it.
 
-    --8<-- "layouts/rosetta.py:round_trip"       a section's code
-    --8<-- "layouts/rosetta.py.out:round_trip"   what that section printed
-    {{ max_error }}                              a value of the page's own script
-    ```claims                                    the record of every claim (reference/claims)
+--8<-- "layouts/rosetta.py:round_trip"       a section's code
+--8<-- "layouts/rosetta.py.out:round_trip"   what that section printed
+{{ max_error }}                              a value of the page's own script
+```claims                                    the record of every claim (reference/claims)
 """
 
 import datetime
@@ -27,21 +27,34 @@ from project import Fault
 RUNNER = Path(__file__).with_name("run_snippet.py")
 VALUE = re.compile(r"\{\{ ([\w/:.-]+) \}\}")
 FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>.*)\n(?P<body>(?:.*\n)*?)(?P=indent)```[ ]*$", re.M)
-LISTED = r"\n\s*\n(?:{indent}\d+\.[ ].*(?:\n{indent}[ ]{{2,}}\S.*|\n[ ]*(?=\n{indent}(?:\d+\.[ ]|[ ]{{2,}}\S)))*\n?)+"  # what annotations say
+# the list below a block that says what its annotations mean
+LISTED = r"\n\s*\n(?:{indent}\d+\.[ ].*(?:\n{indent}[ ]{{2,}}\S.*|\n[ ]*(?=\n{indent}(?:\d+\.[ ]|[ ]{{2,}}\S)))*\n?)+"
 INCLUDE = re.compile(r'--8<-- "(?P<script>[\w/.-]+?\.py)(?P<out>\.out)?(?::(?P<section>[\w-]+))?"')
 
 WORDS = {
     "ja": {
-        "hold": "主張{n}件が成立", "error": "最大誤差{error}", "tolerance": "（許容{tolerance}）", "raises": "予告どおりのエラー",
-        "section": "節", "line": "行", "kind": "種類", "claim": "主張", "shapes": "形", "dtype": "型", "greatest": "最大誤差", "allowed": "許容", "times": "回数",
-        "equal": "等しい", "exact": "完全一致", "differs": "異なる", "bound": "条件", "raises_kind": "エラー",
+        "hold": "主張{n}件が成立",
+        "error": "最大誤差{error}",
+        "tolerance": "（許容{tolerance}）",
+        "columns": ["節", "行", "種類", "主張", "回数", "形", "型", "最大誤差", "許容"],
+        "equal": "等しい",
+        "exact": "完全一致",
+        "differs": "異なる",
+        "bound": "条件",
+        "raises": "エラー",
     },
     "en": {
-        "hold": "{n} claim{s} hold{v}", "error": "greatest error {error}", "tolerance": " (allowed {tolerance})", "raises": "the error is raised",
-        "section": "section", "line": "line", "kind": "kind", "claim": "claim", "shapes": "shapes", "dtype": "dtype", "greatest": "greatest error", "allowed": "allowed", "times": "times",
-        "equal": "equal", "exact": "exact", "differs": "differs", "bound": "bound", "raises_kind": "raises",
+        "hold": "{n} claim{s} hold{v}",
+        "error": "greatest error {error}",
+        "tolerance": " (allowed {tolerance})",
+        "columns": ["section", "line", "kind", "claim", "times", "shapes", "dtype", "greatest error", "allowed"],
+        "equal": "equal",
+        "exact": "exact",
+        "differs": "differs",
+        "bound": "bound",
+        "raises": "raises",
     },
-}  # fmt: skip
+}
 
 
 # ---------------------------------------------------------------- running
@@ -74,14 +87,26 @@ def run_scripts():
         return [Fault("snippets", 0, "there is no script, so nothing would be checked")]
     _forget_gone(names)
     foundation = run_snippet.foundation()
-    stale = [name for name in names if not run_snippet.is_current(project.SNIPPETS / name, project.SNIPPETS, project.RECORDS, foundation)]
+    stale = [
+        name
+        for name in names
+        if not run_snippet.is_current(project.SNIPPETS / name, project.SNIPPETS, project.RECORDS, foundation)
+    ]
     faults = []
     if stale:
         project.log.info(f"{len(stale)} of {len(names)} scripts to run")
         for name in stale:
             _record_path(name, "entry").unlink(missing_ok=True)
-        command = [sys.executable, str(RUNNER), "--batch", str(project.RECORDS), *(str(project.SNIPPETS / name) for name in stale)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment(), cwd=project.SNIPPETS) as job:
+        command = [
+            sys.executable,
+            str(RUNNER),
+            "--batch",
+            str(project.RECORDS),
+            *(str(project.SNIPPETS / name) for name in stale),
+        ]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment(), cwd=project.SNIPPETS
+        ) as job:
             for done, line in enumerate(job.stdout, 1):
                 told = json.loads(line)
                 name = project.relative(told["script"])
@@ -89,11 +114,19 @@ def run_scripts():
                 if told["fault"]:
                     faults.append(Fault(name, told["fault"]["line"], told["fault"]["message"]))
         if job.returncode and not faults:
-            faults.append(Fault(project.relative(RUNNER), 0, f"the runner ended with exit code {job.returncode}; what it said stands above"))
+            faults.append(
+                Fault(
+                    project.relative(RUNNER),
+                    0,
+                    f"the runner ended with exit code {job.returncode}; what it said stands above",
+                )
+            )
     for name in names:
         entry = record(name, "entry")
         if entry and entry["no_claim"]:
-            faults.append(Fault(f"snippets/{name}", 0, "it has no claim: nothing on its page would be proved", soft=True))
+            faults.append(
+                Fault(f"snippets/{name}", 0, "it has no claim: nothing on its page would be proved", soft=True)
+            )
     return faults
 
 
@@ -119,7 +152,10 @@ def site_values():
     """The site's own values, for `{{ site:name }}`."""
     claims = [claim for _, claim in all_claims()]
     errors = {
-        dtype: max((claim["error"] or 0 for claim in claims if claim["kind"] == "equal" and claim["dtypes"] == [dtype]), default=0)
+        dtype: max(
+            (claim["error"] or 0 for claim in claims if claim["kind"] == "equal" and claim["dtypes"] == [dtype]),
+            default=0,
+        )
         for dtype in ("float64", "float32")
     }
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
@@ -168,7 +204,9 @@ def _quiet_lines(markdown, page):
         include = INCLUDE.search(fence["body"])
         if not include or include["out"] or not include["section"]:
             continue
-        claims = [claim for claim in record(include["script"], "claims") or [] if claim["section"] == include["section"]]
+        claims = [
+            claim for claim in record(include["script"], "claims") or [] if claim["section"] == include["section"]
+        ]
         if not claims:
             continue
         # a line between a block and its annotations would part them
@@ -179,7 +217,7 @@ def _quiet_lines(markdown, page):
             if out and out["out"] and out["section"] == include["section"] and out["script"] == include["script"]:
                 after = following.end()
         link = f"{root}reference/claims/#{include['script'].removesuffix('.py').replace('/', '-').replace('_', '-')}"
-        edits.append((after, f"\n\n{fence['indent']}<p class=\"claims\"><a href=\"{link}\">{quiet_line(claims)}</a></p>\n"))
+        edits.append((after, f'\n\n{fence["indent"]}<p class="claims"><a href="{link}">{quiet_line(claims)}</a></p>\n'))
     for place, text in reversed(edits):
         markdown = markdown[:place] + text + markdown[place:]
     return markdown
@@ -193,7 +231,11 @@ def quiet_line(claims, language=None):
     compared = [claim for claim in claims if claim["kind"] == "equal" and claim["error"] is not None]
     if compared:
         worst = max(compared, key=lambda claim: claim["error"])
-        text += " · " + words["error"].format(error=_number(worst["error"])) + words["tolerance"].format(tolerance=_tolerance(worst))
+        text += (
+            " · "
+            + words["error"].format(error=_number(worst["error"]))
+            + words["tolerance"].format(tolerance=_tolerance(worst))
+        )
     return text
 
 
@@ -220,7 +262,9 @@ def _shown_on(language):
         text = (project.DOCS / language / page).read_text(encoding="utf-8")
         for include in INCLUDE.finditer(text):
             shown.setdefault(include["script"], page)
-    return shown | {project.script_of(page): page for page in project.page_files(language) if project.script_of(page) in shown}
+    return shown | {
+        project.script_of(page): page for page in project.page_files(language) if project.script_of(page) in shown
+    }
 
 
 def claims_table(language, root):
@@ -228,19 +272,33 @@ def claims_table(language, root):
     words, tables, by_script = WORDS[language], [], {}
     for script, claim in all_claims():
         by_script.setdefault(script, []).append(claim)
-    heads = "".join(f'<th scope="col">{words[key]}</th>' for key in ("section", "line", "kind", "claim", "times", "shapes", "dtype", "greatest", "allowed"))
+    heads = "".join(f'<th scope="col">{name}</th>' for name in words["columns"])
     shown = _shown_on(language)
     for script, claims in by_script.items():
         page = script.removesuffix(".py").replace("_", "-")
         address = shown[script].with_suffix("").as_posix() if script in shown else None
-        title = html.escape(page) if address is None else f'<a href="{root}{"" if address == "index" else address + "/"}">{html.escape(page)}</a>'
+        title = (
+            html.escape(page)
+            if address is None
+            else f'<a href="{root}{"" if address == "index" else address + "/"}">{html.escape(page)}</a>'
+        )
         rows = []
         for claim in claims:
-            kind = words["raises_kind" if claim["kind"] == "raises" else claim["kind"]]
+            kind = words[claim["kind"]]
             said = html.escape(claim["text"])
             if claim.get("sides") and claim["kind"] in ("bound", "raises"):
                 said += f'</code> <code class="claims-sides">{html.escape(" · ".join(claim["sides"]))}'
-            cells = [claim["section"] or "", claim["line"], kind, f"<code>{said}</code>", claim["count"], " ".join(map(_shape, claim["shapes"])), " ".join(claim["dtypes"]), "" if claim["error"] is None else _number(claim["error"]), _tolerance(claim) if claim["tolerance"] else ""]
+            cells = [
+                claim["section"] or "",
+                claim["line"],
+                kind,
+                f"<code>{said}</code>",
+                claim["count"],
+                " ".join(map(_shape, claim["shapes"])),
+                " ".join(claim["dtypes"]),
+                "" if claim["error"] is None else _number(claim["error"]),
+                _tolerance(claim) if claim["tolerance"] else "",
+            ]
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
         identity = page.replace("/", "-")
         tables.append(
@@ -269,14 +327,23 @@ def on_pre_build(config):
 
 def on_files(files, config):
     for path in sorted((project.SNIPPETS / "recipes").glob("*.py")):
-        files.append(File(path.relative_to(project.SNIPPETS).as_posix(), str(project.SNIPPETS), config.site_dir, config.use_directory_urls))
+        files.append(
+            File(
+                path.relative_to(project.SNIPPETS).as_posix(),
+                str(project.SNIPPETS),
+                config.site_dir,
+                config.use_directory_urls,
+            )
+        )
 
 
 @event_priority(50)
 def on_page_markdown(markdown, page, config, files):
     name = page.file.src_uri
     markdown = _quiet_lines(markdown, name)
-    markdown = re.sub(r"^```claims\n+```$", lambda _: claims_table(project.LANG, "../" * len(Path(name).parts)), markdown, flags=re.M)
+    markdown = re.sub(
+        r"^```claims\n+```$", lambda _: claims_table(project.LANG, "../" * len(Path(name).parts)), markdown, flags=re.M
+    )
     markdown, faults = fill_values(markdown, name)
     project.stop(faults)
     return markdown

@@ -1,0 +1,80 @@
+"""A page's Python blocks as its reader would paste them, for pytest-codeblocks: see conftest.py at the root."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import notebooks
+import pytest
+from pytest_codeblocks.main import CodeBlock, extract_from_buffer
+
+import snippets
+
+ROOT = Path(__file__).parents[1]
+LOOKS_LIKE_PYTHON = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[ \t]*\{?[ \t]*\.?i?py(?:thon|con)?\d*\b", re.M | re.I)
+
+
+class Page:
+    """One page's blocks, the namespace they share, and the folder they run in."""
+
+    def __init__(self, path):
+        self.path = path
+        text = path.read_text(encoding="utf-8")
+        self.parts = notebooks.cells_of(snippets.VALUE.sub("0", text))
+        self.blocks = [cell for cell in self.parts.cells if cell.kind == "code"]
+        seen = len(LOOKS_LIKE_PYTHON.findall(text))
+        if seen != len(self.blocks) + self.parts.listings:
+            raise pytest.Collector.CollectError(
+                f"{path.relative_to(ROOT)}: {seen} fences look like Python, but {len(self.blocks)} blocks"
+                f" and {self.parts.listings} listings of recipes were found: the others would escape the tests"
+            )
+
+    @property
+    def code(self):
+        return [cell.text for cell in self.blocks], self.parts.recipes
+
+    def enter(self):
+        """Lay the linked recipes into an empty folder and go there."""
+        self.names = {"__name__": "__main__"}
+        self.folder = tempfile.TemporaryDirectory()
+        for name in self.parts.recipes:
+            source = (ROOT / "snippets" / "recipes" / name).read_text(encoding="utf-8")
+            Path(self.folder.name, name).write_text(source, encoding="utf-8")
+            sys.modules.pop(name.removesuffix(".py"), None)
+
+    @contextlib.contextmanager
+    def inside(self):
+        before = Path.cwd()
+        os.chdir(self.folder.name)
+        sys.path.insert(0, self.folder.name)
+        try:
+            yield
+        finally:
+            sys.path.remove(self.folder.name)
+            os.chdir(before)
+            for name in self.parts.recipes:
+                sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def extract(path, *_, **__):
+    """The blocks of a page; of any other Markdown file its Python blocks, never a shell command."""
+    path = Path(path)
+    if ROOT / "docs" not in path.parents:
+        blocks = extract_from_buffer(io.StringIO(path.read_text(encoding="utf-8")))
+        return [block for block in blocks if block.syntax == "python"]
+    page = Page(path)
+    if ROOT / "docs" / "en" in path.parents and page.blocks:
+        twin = Page(ROOT / "docs" / "ja" / path.relative_to(ROOT / "docs" / "en"))
+        if twin.code == page.code:
+            return []  # the same code: it runs as the Japanese page's
+    return [Block(page, cell, index == 0) for index, cell in enumerate(page.blocks)]
+
+
+class Block(CodeBlock):
+    def __init__(self, page, cell, first):
+        super().__init__(cell.text, cell.line, "python")
+        self.page, self.first, self.include = page, first, cell.include

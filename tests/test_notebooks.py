@@ -1,0 +1,117 @@
+"""Notebooks: a page's blocks as cells; those of the built site run in Jupyter and print what they show."""
+
+import json
+
+import nbformat
+import page_blocks
+import pytest
+import shared_site
+from nbclient import NotebookClient
+from small_project import FIXTURE
+
+RECIPE = "%%writefile adding.py\n"
+
+
+def cells(notebook, kind="code"):
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+@pytest.fixture
+def lesson(built_small_project):
+    return nbformat.read(built_small_project.path("site/en/layouts/two-sums/two-sums.ipynb"), as_version=4)
+
+
+def test_a_lesson_as_a_notebook(lesson):
+    nbformat.validate(lesson)
+    code = cells(lesson)
+    assert code[0].source.startswith(RECIPE)
+    assert "--8<--" not in "".join(cell.source for cell in code)
+    assert [cell.source.splitlines()[0] for cell in code[1:]] == ["import torch", "ours = add_up(weights.unbind(-1))"]
+    assert code[2].outputs[0].text == "ours (3,)\n"
+    text = "\n".join(cell.source for cell in cells(lesson, "markdown"))
+    assert "# Two sums" in text
+    assert "{ #" not in text
+    assert "**Traps**" in text
+    assert "http://127.0.0.1:8000/en/reference/claims/" in text
+    assert "Each row sums to one: $\\sum_j A_{ij} = 1$. 3" in text
+
+
+def test_a_practice_page_is_rendered_from_its_notebook(built_small_project):
+    page = built_small_project.read("site/ja/practice/try-it/index.html")
+    assert "jp-Cell" in page
+    assert "6 numbers" in page
+    assert 'id="answer"' in page
+    assert 'data-tex="x^2 &lt; 3"' in page
+    assert "<style" not in page
+    assert "clipboard-copy" not in page
+
+
+def run(path, folder):
+    """Execute a notebook in an empty folder, in a kernel of its own; return it with what it printed."""
+    notebook = nbformat.read(path, as_version=4)
+    shown = [[output.text for output in cell.outputs] for cell in cells(notebook)]
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    printed = [
+        ["".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")]
+        for cell in cells(notebook)
+    ]
+    for before, after, cell in zip(shown, printed, cells(notebook), strict=True):
+        if not cell.source.startswith("%%writefile"):
+            assert "".join(before).strip() == after[0].strip(), cell.source
+    return notebook
+
+
+def test_a_downloaded_lesson_runs_in_jupyter(built_small_project, tmp_path):
+    run(built_small_project.path("site/ja/layouts/two-sums/two-sums.ipynb"), tmp_path)
+    assert (tmp_path / "adding.py").exists()
+
+
+def test_a_notebook_that_prints_something_else_is_noticed(built_small_project, tmp_path):
+    source = built_small_project.read("site/ja/layouts/two-sums/two-sums.ipynb")
+    assert "ours (3,)" in source
+    changed = tmp_path / "changed.ipynb"
+    changed.write_text(source.replace("ours (3,)", "ours (4,)"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"ours \(4,\)"):
+        run(changed, tmp_path)
+
+
+@pytest.mark.parametrize("page", ["ja/layouts/rosetta", "en/layouts/pytorch"])
+def test_a_lesson_of_the_site_runs_in_jupyter(page, tmp_path):
+    name = page.rpartition("/")[2]
+    notebook = run(shared_site.built() / page / f"{name}.ipynb", tmp_path)
+    assert len(cells(notebook)) > 5
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_every_practice_notebook_runs_in_jupyter(language, tmp_path):
+    found = sorted((shared_site.built() / language / "practice").glob("*/*.ipynb"))
+    assert found
+    for path in found:
+        run(path, tmp_path)
+
+
+def test_outputs_of_the_practice_notebooks_are_those_of_the_run(built_small_project):
+    notebook = json.loads(built_small_project.read("site/en/practice/try-it/try-it.ipynb"))
+    texts = ["".join(cell["outputs"][0]["text"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert texts == ["tensor(15., dtype=torch.float64)\n", "6 numbers\n"]
+
+
+def test_the_fixture_is_whole():
+    """The small project's own page has each thing that the tests above look for."""
+    text = (FIXTURE / "docs/en/layouts/two-sums.md").read_text(encoding="utf-8")
+    for part in ("```figure", "$$", "!!! trap", "recipes/adding.py", "--8<--"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "fence", ["```py", "``` python", "~~~python", "```{.python}", '```python title="x"', "```pycon"]
+)
+def test_a_fence_that_would_escape_the_tests_is_a_failure(fence, tmp_path, monkeypatch):
+    """A fence that looks like Python is collected, or pytest stops."""
+    monkeypatch.setattr(page_blocks, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n{fence}\nprint(1)\n{fence[:3]}\n", encoding="utf-8")
+    with pytest.raises(pytest.Collector.CollectError, match="1 fences look like Python, but 0 blocks"):
+        page_blocks.Page(page)
