@@ -19,7 +19,6 @@ from torch import Tensor
 Layer = Callable[[Tensor], Tensor]
 
 
-# --8<-- [start:report]
 @dataclass(frozen=True)
 class Report:
     """True or false, and what was seen."""
@@ -33,7 +32,6 @@ class Report:
 
     def __str__(self) -> str:
         return f"{self.answer}: {self.difference:.3g} at {self.where}"
-# --8<-- [end:report]
 
 
 # --8<-- [start:leaks_future]
@@ -100,7 +98,6 @@ def _require(holds: bool, argument: str, expected: object, got: object) -> None:
         raise ValueError(f"{argument}: expected {expected}, got {got}")
 
 
-# --8<-- [start:differences]
 def _differences(a: Tensor, b: Tensor) -> Tensor:
     """Entry by entry; NaN against a number is infinite, against NaN 0."""
     difference = (a.detach().double() - b.detach().double()).abs()
@@ -113,7 +110,6 @@ def _per_position(a: Tensor, b: Tensor) -> Tensor:
     """(..., L, N) twice: the greatest difference at each of L."""
     _require(a.shape == b.shape, "f", f"{tuple(a.shape)}", tuple(b.shape))
     return _differences(a, b).movedim(-2, 0).flatten(1).amax(1)
-# --8<-- [end:differences]
 
 
 def _error(a, b) -> float:

@@ -1,0 +1,169 @@
+# --8<-- [start:setup]
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention.bias import causal_lower_right
+from checks import (
+    leaks_future, permutation_equivariant, same_function,
+)
+
+torch.manual_seed(5)
+B, L, S, E, H = 2, 5, 7, 24, 4
+D = E // H
+mha = nn.MultiheadAttention(E, H, batch_first=True).double()
+for parameter in mha.parameters():
+    nn.init.normal_(parameter, std=0.5)
+# --8<-- [end:setup]
+
+# --8<-- [start:corners]
+q = torch.randn(B, H, L, D, dtype=torch.float64)
+k, v = torch.randn(2, B, H, S, D, dtype=torch.float64)
+# (L, S), True keeps
+upper_left = torch.ones(L, S, dtype=torch.bool).tril()
+lower_right = torch.ones(L, S, dtype=torch.bool).tril(S - L)
+attention = F.scaled_dot_product_attention
+torch.testing.assert_close(
+    attention(q, k, v, is_causal=True), attention(q, k, v, upper_left))
+torch.testing.assert_close(
+    attention(q, k, v, causal_lower_right(L, S)),
+    attention(q, k, v, lower_right))
+assert not torch.allclose(
+    attention(q, k, v, upper_left), attention(q, k, v, lower_right))
+for mask in (upper_left, lower_right):
+    print(mask.sum(-1).tolist())
+# --8<-- [end:corners]
+corners = torch.stack([
+    attention(q, k, torch.eye(S, dtype=torch.float64), mask)[0, 0]
+    for mask in (upper_left, lower_right)
+])
+figure("corners", "attention", {"weights": corners}, labels={
+    "heads": ["is_causal=True", "causal_lower_right"],
+    "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
+})
+
+# --8<-- [start:cache]
+# all S positions at once, then only the last L of them, keys cached
+q_all = torch.randn(B, H, S, D, dtype=torch.float64)
+full = attention(q_all, k, v, is_causal=True)  # (B, H, S, D)
+last = q_all[:, :, -L:]  # (B, H, L, D)
+right = attention(last, k, v, lower_right)
+wrong = attention(last, k, v, is_causal=True)
+torch.testing.assert_close(right, full[:, :, -L:])
+assert not torch.allclose(wrong, full[:, :, -L:])
+for part in (right, wrong):
+    print(f"{(part - full[:, :, -L:]).abs().max():.2f}")
+# --8<-- [end:cache]
+show("cache_error", f"{(wrong - full[:, :, -L:]).abs().max():.2f}")
+
+# --8<-- [start:module]
+x = torch.randn(B, L, E, dtype=torch.float64)
+future = torch.ones(L, L, dtype=torch.bool).triu(1)  # True hides
+expected, weights = mha(x, x, x, attn_mask=future)
+assert weights[:, future].abs().max() == weights.new_zeros(())
+# a hint that tells the truth changes no number, on any path
+for need_weights in (True, False):
+    for hint in (True, False):
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                output, _ = mha.train(grad)(
+                    x, x, x, attn_mask=future, is_causal=hint,
+                    need_weights=need_weights)
+            torch.testing.assert_close(output, expected)
+print(f"future {weights[:, future].sum():.2f}")
+print(f"rest   {weights[:, ~future].sum() / (B * L):.2f}")
+# --8<-- [end:module]
+
+# --8<-- [start:planted]
+def attend(x, mask):
+    return mha(x, x, x, attn_mask=mask, need_weights=False)[0]
+
+
+layers = {
+    "correct": lambda x: attend(x, future),
+    "inverted": lambda x: attend(x, ~future),
+    "dropped": lambda x: attend(x, None),
+    "one too far": lambda x: attend(x, future.triu(2)),
+    "off in eval":
+        lambda x: attend(x, future if mha.training else None),
+}
+# --8<-- [end:planted]
+
+# --8<-- [start:caught]
+for name, layer in layers.items():
+    mha.train()
+    in_training = leaks_future(layer, x)
+    mha.eval()
+    in_eval = leaks_future(layer, x)
+    print(f"{name:12} train {in_training.difference:4.1f}"
+          f"  eval {in_eval.difference:4.1f}  {in_eval.where}")
+    assert bool(in_eval) == (name != "correct")
+    assert bool(in_training) == (name not in ("correct", "off in eval"))
+# --8<-- [end:caught]
+
+# --8<-- [start:chunks_of_time]
+W_q, W_k, W_v = mha.in_proj_weight.chunk(3)
+
+
+def heads_wrong(x, causal):
+    """Split and merged with reshape alone: heads are chunks of time."""
+    q, k, v = (F.linear(x, W).reshape(B, H, L, D)
+               for W in (W_q, W_k, W_v))
+    return attention(q, k, v, is_causal=causal).reshape(B, L, E)
+
+
+def heads_right(x, causal):
+    q, k, v = (F.linear(x, W).unflatten(-1, (H, D)).transpose(1, 2)
+               for W in (W_q, W_k, W_v))
+    heads = attention(q, k, v, is_causal=causal)  # (B, H, L, D)
+    return heads.transpose(1, 2).flatten(2)
+# --8<-- [end:chunks_of_time]
+
+# --8<-- [start:not_caught]
+for heads in (heads_right, heads_wrong):
+    leak = leaks_future(lambda x, f=heads: f(x, causal=True), x)
+    order = permutation_equivariant(lambda x, f=heads: f(x, False), x)
+    print(f"{heads.__name__:12} leaks {leak.answer!s:6}"
+          f" permutes {order.answer!s:6} {order.difference:4.1f}")
+    assert not leak  # of neither
+    assert bool(order) == (heads is heads_right)
+# --8<-- [end:not_caught]
+
+# --8<-- [start:decode]
+def whole(x):
+    """All L positions at once; (B, L, E)."""
+    heads = x.unflatten(-1, (H, D)).transpose(1, 2)  # (B, H, L, D)
+    output = attention(heads, heads, heads, is_causal=True)
+    return output.transpose(1, 2).flatten(2)
+
+
+def decode(x, corner):
+    """The last 2 positions on their own, the others' keys cached."""
+    heads = x.unflatten(-1, (H, D)).transpose(1, 2)
+    mask = torch.ones(2, L, dtype=torch.bool).tril(corner)
+    last = attention(heads[:, :, -2:], heads, heads, mask)
+    last = last.transpose(1, 2).flatten(2)  # (B, 2, E)
+    return torch.cat([whole(x[:, :-2]), last], 1)
+# --8<-- [end:decode]
+
+
+# --8<-- [start:cache_leak]
+for name, corner in (("lower right", L - 2), ("upper left", 0)):
+    leak = leaks_future(lambda x, c=corner: decode(x, c), x)
+    same = same_function(
+        lambda x, c=corner: decode(x, c), whole, [(x,)])
+    print(f"{name:12} leaks {leak.answer!s:6} same {same.answer!s:6}")
+    assert not leak  # neither: the upper left one sees too little
+    assert bool(same) == (name == "lower right")
+# --8<-- [end:cache_leak]
+
+# --8<-- [start:question]
+# the newest token alone, S keys in the cache
+newest = q_all[:, :, -1:]  # (B, H, 1, D)
+alone = attention(newest, k, v, is_causal=True)
+torch.testing.assert_close(alone, v[:, :, :1])  # the first value
+unmasked = attention(newest, k, v)
+torch.testing.assert_close(unmasked, full[:, :, -1:])
+assert not torch.allclose(alone, unmasked)
+print(f"{(alone - full[:, :, -1:]).abs().max():.2f}")
+print(f"{(unmasked - full[:, :, -1:]).abs().max():.2f}")
+# --8<-- [end:question]

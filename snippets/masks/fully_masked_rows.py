@@ -1,0 +1,150 @@
+# --8<-- [start:setup]
+import math
+import torch
+from torch import nn
+from attention_inputs import soft_rows
+
+torch.manual_seed(8)
+B, L, S, D, E, H = 2, 4, 7, 6, 24, 4
+q = torch.randn(B, L, D, dtype=torch.float64)
+k, v = torch.randn(2, B, S, D, dtype=torch.float64)
+# (L, S), True hides: query 2 may see nothing
+mask = torch.zeros(L, S, dtype=torch.bool)
+mask[0, 3:] = mask[1, :2] = mask[2] = True
+empty = mask.all(-1)  # (L,)
+# --8<-- [end:setup]
+
+# --8<-- [start:three_answers]
+scores = q @ k.mT / math.sqrt(D)  # (B, L, S)
+by_infinity = scores.masked_fill(mask, -math.inf).softmax(-1)
+by_billion = scores.float().masked_fill(mask, -1e9).softmax(-1)
+by_zero = soft_rows(
+    scores.masked_fill(mask, -math.inf), zero_where_nothing=True)
+for weights in (by_infinity, by_billion, by_zero):
+    print(weights[0, 2].numpy().round(3))
+torch.testing.assert_close(
+    by_billion[:, 2], torch.full((B, S), 1 / S))  # over everything
+torch.testing.assert_close(
+    by_zero[:, ~empty], by_infinity[:, ~empty])  # other rows: the same
+torch.testing.assert_close(by_zero[:, ~empty].sum(-1),
+                           torch.ones(B, L - 1).double())
+assert by_infinity[:, empty].isnan().all()
+# --8<-- [end:three_answers]
+figure("three_answers", "attention", {"weights": torch.stack([
+    by_infinity[0], by_billion[0].double(), by_zero[0]])}, labels={
+    "heads": ["-inf", "-1e9 (float32)", "soft_rows"], "masked": True,
+    "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
+})
+show("one_of_seven", f"{1 / S:.3f}")
+
+# --8<-- [start:large_numbers]
+plain = scores[:, 2].softmax(-1)  # (B, S): nothing hidden
+uniform = torch.full((B, S), 1 / S)
+for dtype in (torch.float32, torch.float64):
+    for large in (-1e9, torch.finfo(dtype).min):
+        added = torch.zeros(L, S, dtype=dtype).masked_fill(mask, large)
+        row = (scores.to(dtype) + added).softmax(-1)[:, 2]
+        to_plain = (row - plain).abs().max()
+        to_uniform = (row - uniform).abs().max()
+        print(f"{str(dtype)[6:]} {large:8.0e} "
+              f"{to_plain:.2f} {to_uniform:.2f}")
+        absorbed = dtype == torch.float32 or large < -1e9
+        expected = uniform if absorbed else plain
+        torch.testing.assert_close(
+            row, expected.to(dtype), atol=1e-6, rtol=0)
+# --8<-- [end:large_numbers]
+
+# --8<-- [start:gradients]
+# as PyTorch does it: -inf is added
+added = torch.zeros(L, S).double().masked_fill(mask, -math.inf)
+
+
+def gradient(softmax):
+    """Of W (D, D), through the rows that do see something."""
+    W = torch.eye(D, dtype=torch.float64, requires_grad=True)
+    weights = softmax((q @ W) @ k.mT / math.sqrt(D) + added)
+    loss = (weights @ v)[:, ~empty].square().sum()
+    return torch.autograd.grad(loss, W)[0]
+
+
+plain = gradient(lambda s: s.softmax(-1))
+after = gradient(lambda s: s.softmax(-1).nan_to_num())
+before = gradient(lambda s: soft_rows(s, True))
+for grad in (plain, after, before):
+    print(f"NaN {grad.isnan().sum()} of {grad.numel()}")
+# --8<-- [end:gradients]
+
+# --8<-- [start:right_gradient]
+# the true one: the same rows without the empty one
+W = torch.eye(D, dtype=torch.float64, requires_grad=True)
+scores = (q[:, ~empty] @ W) @ k.mT / math.sqrt(D)
+weights = (scores + added[~empty]).softmax(-1)
+loss = (weights @ v).square().sum()
+expected, = torch.autograd.grad(loss, W)
+torch.testing.assert_close(before, expected)
+assert plain.isnan().all()
+assert after.isnan().all()
+# --8<-- [end:right_gradient]
+
+# --8<-- [start:module]
+mha = nn.MultiheadAttention(E, H, batch_first=True).double()
+for parameter in mha.parameters():
+    nn.init.normal_(parameter, std=0.5)
+x = torch.randn(B, L, E, dtype=torch.float64)
+memory = torch.randn(B, S, E, dtype=torch.float64)
+
+
+def safe(query, key, mask, **options):
+    """Empty rows may look, and what they saw is thrown away."""
+    empty = mask.all(-1)  # (L,)
+    output, weights = mha(
+        query, key, key, attn_mask=mask & ~empty[:, None], **options)
+    output = output.masked_fill(empty[:, None], 0)
+    if weights is not None:
+        weights = weights.masked_fill(empty[:, None], 0)
+    return output, weights
+# --8<-- [end:module]
+
+# --8<-- [start:every_path]
+expected = mha(x, memory, memory, attn_mask=mask, need_weights=False)[0]
+for mode in ("train", "eval", "no_grad"):
+    for need_weights in (True, False):
+        mha.train(mode == "train")
+        with torch.set_grad_enabled(mode != "no_grad"):
+            output, _ = safe(x, memory, mask, need_weights=need_weights)
+        torch.testing.assert_close(
+            output[:, ~empty], expected[:, ~empty])
+        assert output.isfinite().all()
+output, weights = safe(x, memory, mask)
+output.square().sum().backward()
+finite = [p.grad.isfinite().all().item() for p in mha.parameters()]
+print(f"finite {sum(finite)} of {len(finite)}")
+print("rows", weights[0].sum(-1).detach().numpy().round(2))
+assert all(finite)
+# --8<-- [end:every_path]
+
+# --8<-- [start:padded_queries]
+# (B, L): sample 1 is 2 long
+padding = torch.tensor([[False] * L, [False] * 2 + [True] * 2])
+output, weights = mha(x, x, x, key_padding_mask=padding)
+print("rows   ", weights[1].sum(-1).detach().numpy().round(2))
+print("columns", weights[1].sum(0).detach().numpy().round(2))
+torch.testing.assert_close(weights.sum(-1), torch.ones(B, L).double())
+assert weights[1][:, 2:].sum() == weights.new_zeros(())
+other = x.clone()
+other[padding] = torch.randn(2, E, dtype=torch.float64)
+again, _ = mha(other, other, other, key_padding_mask=padding)
+torch.testing.assert_close(again[~padding], output[~padding])
+assert not torch.allclose(again[padding], output[padding])
+# --8<-- [end:padded_queries]
+
+# --8<-- [start:question]
+# causal, and padding on the left: which rows are empty?
+left = torch.tensor([[False] * L, [True] * 2 + [False] * 2])  # (B, L)
+future = torch.ones(L, L, dtype=torch.bool).triu(1)
+both = future | left[:, None]  # (B, L, L)
+print(both.all(-1).int().tolist())
+scores = torch.randn(B, L, L).masked_fill(both, -math.inf)
+weights = soft_rows(scores, zero_where_nothing=True)
+assert torch.equal(weights.sum(-1) == 0, both.all(-1))
+# --8<-- [end:question]
