@@ -1,30 +1,56 @@
-// Runs before Material's bundle.
+// Runs before Material's bundle. Search costs its reader nothing until the field is first used.
 (() => {
   // Material would ask every alternate address for a sitemap of its own; the switch in the header needs none.
   for (const link of document.querySelectorAll("link[rel=alternate]")) {
     link.rel = "alternate language";
   }
-  // The search index is fetched when the search field is first used, not before.
-  const { open, send } = XMLHttpRequest.prototype;
-  const held = [];
+  const waiting = [];
   let wanted = false;
+  const whenWanted = (act) => (wanted ? act() : waiting.push(act));
+  const release = () => {
+    wanted = true;
+    for (const act of waiting.splice(0)) {
+      act();
+    }
+  };
+
+  // The index.
+  const { open, send } = XMLHttpRequest.prototype;
   XMLHttpRequest.prototype.open = function (method, url, ...rest) {
     this.isSearchIndex = String(url).endsWith("search/search_index.json");
     return open.call(this, method, url, ...rest);
   };
   XMLHttpRequest.prototype.send = function (body) {
-    if (this.isSearchIndex && !wanted) {
-      held.push(this);
+    if (this.isSearchIndex) {
+      whenWanted(() => send.call(this, body));
     } else {
       send.call(this, body);
     }
   };
-  const release = () => {
-    wanted = true;
-    for (const request of held.splice(0)) {
-      send.call(request);
+
+  // The worker, and the segmenter that it fetches.
+  const Worker = window.Worker;
+  window.Worker = class extends EventTarget {
+    constructor(...where) {
+      super();
+      whenWanted(() => {
+        this.worker = new Worker(...where);
+        for (const kind of ["message", "error"]) {
+          this.worker.addEventListener(kind, ({ data }) => this.dispatchEvent(new MessageEvent(kind, { data })));
+        }
+      });
+    }
+    postMessage(message) {
+      whenWanted(() => this.worker.postMessage(message));
+    }
+    terminate() {
+      whenWanted(() => this.worker.terminate());
     }
   };
+
   document.querySelector("[data-md-component=search-query]")?.addEventListener("focus", release, { once: true });
   document.querySelector("#__search")?.addEventListener("change", release, { once: true });
+  if (location.search.includes("q=")) {
+    release(); // Material opens the search by itself
+  }
 })();

@@ -63,10 +63,29 @@ new MutationObserver((changes) => {
 // A block that scrolls sideways can be scrolled with the keyboard.
 const scrollers = () => {
   for (const box of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap, .claims-scroll, .math--display")) {
-    if (box.scrollWidth > box.clientWidth) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1) {
       box.tabIndex = 0;
     }
   }
 };
 scrollers();
 addEventListener("resize", scrollers);
+
+// On paper everything is open, and dark on light.
+const folded = new Set();
+let scheme;
+addEventListener("beforeprint", () => {
+  scheme = document.body.getAttribute("data-md-color-scheme");
+  document.body.setAttribute("data-md-color-scheme", "default");
+  for (const box of document.querySelectorAll(".md-typeset details:not([open], .figure__numbers)")) {
+    box.open = true;
+    folded.add(box);
+  }
+});
+addEventListener("afterprint", () => {
+  document.body.setAttribute("data-md-color-scheme", scheme);
+  for (const box of folded) {
+    box.open = false;
+  }
+  folded.clear();
+});
