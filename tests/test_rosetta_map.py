@@ -79,7 +79,10 @@ def opened(chromium):
 
 def called(page, name, many):
     """What the module's function `name` returns for each list of arguments."""
-    script = "async ([name, many]) => { const m = await import('/rosetta-map.js'); return many.map(a => m[name](...a)) }"
+    script = """async ([name, many]) => {
+        const module = await import('/rosetta-map.js');
+        return many.map((one) => module[name](...one));
+    }"""
     return page.evaluate(script, [name, many])
 
 

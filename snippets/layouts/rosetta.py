@@ -142,13 +142,10 @@ torch.testing.assert_close(other(x, x, x)[0], y)
 # --8<-- [end:load]
 
 # --8<-- [start:bias_once]
-def paper_bias(index):
-    """Output of one head alone, the output bias included."""
-    return heads[index] @ w_o[index] + b_o
-
-
-once = sum(heads[i] @ w_o[i] for i in range(H)) + b_o
-each = sum(paper_bias(i) for i in range(H))
+# H of (B, L, E)
+parts = [heads[i] @ w_o[i] for i in range(H)]
+once = sum(parts) + b_o
+each = sum(part + b_o for part in parts)
 torch.testing.assert_close(once, y)
 assert not torch.allclose(each, y)
 torch.testing.assert_close(each - once, (H - 1) * b_o.expand_as(y))

@@ -245,7 +245,8 @@ if (globalThis.HTMLElement) {
       const answer = element("p", { class: "rosetta-row" }, strings.owner(row, strings.role[owner.role], owner.head), " ",
         element("code", {}, `in_proj_weight[${row}]`), " = ", symbol("W", owner.head, owner.role.toUpperCase()),
         element("code", {}, `[:, ${owner.column}]`));
-      return [table, answer];
+      const scroll = element("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": strings.caption(E, H, head) }, table);
+      return [scroll, answer];
     }
 
     // What is chosen stands in the address; what is as usual does not.
