@@ -18,6 +18,18 @@ ROOT = Path(__file__).parents[1]
 LOOKS_LIKE_PYTHON = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[ \t]*\{?[ \t]*\.?i?py(?:thon|con)?\d*\b", re.M | re.I)
 
 
+def _as_imported():
+    """Set torch back to what it is when it has just been imported: pages before this one may have changed it."""
+    import torch
+
+    torch.set_default_dtype(torch.float32)
+    torch.set_printoptions(profile="default", sci_mode=None)
+    torch.set_grad_enabled(True)
+    torch.backends.mha.set_fastpath_enabled(True)
+    torch.set_num_threads(1)
+    torch.manual_seed(torch.initial_seed() + 1)  # a page seeds what it draws
+
+
 class Page:
     """One page's blocks, the namespace they share, and the folder they run in."""
 
@@ -39,6 +51,7 @@ class Page:
 
     def enter(self):
         """Lay the linked recipes into an empty folder and go there."""
+        _as_imported()
         self.names = {"__name__": "__main__"}
         self.folder = tempfile.TemporaryDirectory()
         for name in self.parts.recipes:

@@ -151,12 +151,17 @@ def all_claims():
 def site_values():
     """The site's own values, for `{{ site:name }}`."""
     claims = [claim for _, claim in all_claims()]
+    # a claim that states a tolerance of its own (a rate, a bound) says nothing about rounding
     errors = {
         dtype: max(
-            (claim["error"] or 0 for claim in claims if claim["kind"] == "equal" and claim["dtypes"] == [dtype]),
+            (
+                claim["error"] or 0
+                for claim in claims
+                if claim["kind"] == "equal" and claim["dtypes"] == [dtype] and claim["tolerance"] == tolerance
+            ),
             default=0,
         )
-        for dtype in ("float64", "float32")
+        for dtype, tolerance in (("float64", [1e-7, 1e-7]), ("float32", [1.3e-6, 1e-5]))
     }
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else datetime.datetime.now(datetime.UTC)
@@ -196,8 +201,7 @@ def fill_values(markdown, page):
 
 def _quiet_lines(markdown, page):
     """One line under each block that has claims: after its annotations and its output, if they follow."""
-    root = "../" * (1 if Path(page).stem == "index" and len(Path(page).parts) == 1 else len(Path(page).parts))
-    root = "" if page == "index.md" else root
+    root = "../" * (len(Path(page).parts) - 1)
     fences = list(FENCE.finditer(markdown))
     edits = []
     for fence, following in itertools.zip_longest(fences, fences[1:]):
@@ -216,8 +220,9 @@ def _quiet_lines(markdown, page):
             out = INCLUDE.search(following["body"])
             if out and out["out"] and out["section"] == include["section"] and out["script"] == include["script"]:
                 after = following.end()
-        link = f"{root}reference/claims/#{include['script'].removesuffix('.py').replace('/', '-').replace('_', '-')}"
-        edits.append((after, f'\n\n{fence["indent"]}<p class="claims"><a href="{link}">{quiet_line(claims)}</a></p>\n'))
+        link = f"{root}reference/claims.md#{include['script'].removesuffix('.py').replace('/', '-').replace('_', '-')}"
+        indent = fence["indent"]
+        edits.append((after, f"\n\n{indent}[{quiet_line(claims)}]({link})\n{indent}{{ .claims }}\n"))
     for place, text in reversed(edits):
         markdown = markdown[:place] + text + markdown[place:]
     return markdown

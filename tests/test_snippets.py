@@ -1,0 +1,99 @@
+"""The quiet line under a block, values in sentences, sections of scripts."""
+
+import project
+import pytest
+import run_snippet
+
+import snippets
+
+CLAIM = {"section": "same", "kind": "equal", "count": 3, "error": 2e-16, "tolerance": [1e-7, 1e-7], "line": 5}
+
+
+@pytest.fixture
+def records(monkeypatch):
+    """Records as a run would leave them: two claims of one section, one value."""
+    kept = {
+        "claims": [CLAIM, {**CLAIM, "kind": "differs", "count": 1, "error": 9.0, "tolerance": None}],
+        "values": {"max_error": "2.0e-16", "angle": "<60°"},
+    }
+    monkeypatch.setattr(
+        snippets, "record", lambda script, part: kept[part] if script == "layouts/two_sums.py" else None
+    )
+    monkeypatch.setattr(project, "LANG", "en")
+
+
+LINE = "[4 claims hold · greatest error 2.0e-16 (allowed 1e-07 + 1e-07 |x|)](../reference/claims.md#layouts-two-sums)"
+BLOCK = '```python\n--8<-- "layouts/two_sums.py:same"\n```\n'
+OUTPUT = '```text\n--8<-- "layouts/two_sums.py.out:same"\n```\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (BLOCK, "\nText.\n"),
+        (BLOCK + "\n" + OUTPUT, "\nText.\n"),
+        (BLOCK + "\n1. What the annotation says,\n   on two lines.\n2. Another.\n", "\nText.\n"),
+        (BLOCK + "\n1. An annotation.\n\n" + OUTPUT, "\nText.\n"),
+        (BLOCK, '\nText.\n\n```text\n--8<-- "layouts/two_sums.py.out:other"\n```\n'),
+    ],
+)
+def test_the_quiet_line_stands_below_what_belongs_to_the_block(records, before, after):
+    made = snippets._quiet_lines(before + after, "layouts/two-sums.md")
+    assert made.split() == f"{before}\n{LINE}\n{{ .claims }}\n{after}".split()
+
+
+def test_the_quiet_line_in_a_box_is_indented_with_it(records):
+    box = '!!! trap "x"\n\n    ' + BLOCK.replace("\n", "\n    ").rstrip() + "\n\nText.\n"
+    made = snippets._quiet_lines(box, "layouts/two-sums.md")
+    assert f"    ```\n\n    {LINE}\n    {{ .claims }}\n" in made
+
+
+def test_no_claims_no_line(records):
+    block = BLOCK.replace(":same", ":setup")
+    assert snippets._quiet_lines(block, "layouts/two-sums.md") == block
+
+
+def test_values(records):
+    made, faults = snippets.fill_values(
+        "{{ max_error }} {{ layouts/two-sums:angle }} {{max_error}}", "layouts/two-sums.md"
+    )
+    assert made == "2.0e-16 &lt;60° {{max_error}}"
+    assert not faults
+    _, faults = snippets.fill_values("a\nb {{ nothing }}", "layouts/two-sums.md")
+    assert [str(fault) for fault in faults] == ["docs/en/layouts/two-sums.md:2: no script showed the value 'nothing'"]
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        ("# --8<-- [start:a]\n", 1, "section [a] is never closed"),
+        ("# --8<-- [end:a]\n", 1, "[end:a] closes no section: none is open"),
+        ("# --8<-- [start:a]\n# --8<-- [end:b]\n", 2, "[end:b] closes no section: open is [a] of line 1"),
+        ("# --8<-- [start:a]\n# --8<-- [start:b]\n", 2, "section [b] starts inside section [a]"),
+        ("x = 1\n# --8<-- start:a\n", 2, "this looks like a section marker and is none"),
+    ],
+)
+def test_sections_that_are_not_balanced(source, line, said):
+    with pytest.raises(run_snippet.Broken, match=said.replace("[", r"\[").replace("]", r"\]")) as caught:
+        run_snippet.sections(source)
+    assert caught.value.line == line
+
+
+def test_sections():
+    source = "import x\n# --8<-- [start:a]\ny = 1\n# --8<-- [end:a]\n    # --8<-- [start:b-2]\n    z\n    # --8<-- [end:b-2]\n"
+    assert run_snippet.sections(source) == {"a": (3, 3), "b-2": (6, 6)}
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ('show("Bad Name", 1)', "ValueError: show: name must be a lower-case identifier, got 'Bad Name'"),
+        ('show("tensor", torch.ones(2))', "TypeError: show: value must be a string or a number, got Tensor"),
+        ('show("twice", 1)\nshow("twice", 1)', "ValueError: show: 'twice' was shown before"),
+        ('figure("big", "matrix", {"a": torch.ones(300, 300)})', "figure: tensor 'a' has 90000 numbers, at most 50000"),
+        ('figure("a", "blocks", {})\nfigure("a", "blocks", {})', "ValueError: figure: 'a' was drawn before"),
+    ],
+)
+def test_bad_input_of_show_and_figure(small, call, said):
+    small.write("snippets/index.py", f"import torch\n{call}\n")
+    assert said in small.python("docs/hooks/run_snippet.py", "snippets/index.py").stdout
