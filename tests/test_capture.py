@@ -199,7 +199,7 @@ def test_any_model_gives_the_weights_of_the_formula(case):
     for name, calls in expected.items():
         assert len(maps.calls(name)) == len(calls)
         for weights, (mha, args, kwargs) in zip(maps.calls(name), calls, strict=True):
-            query, key = (args + (kwargs.get("query"), kwargs.get("key")))[:2] if args else (kwargs["query"], kwargs["key"])
+            query, key = args[:2] if args else (kwargs["query"], kwargs["key"])
             hidden = {name: kwargs.get(name) for name in ("attn_mask", "key_padding_mask")}
             hidden = {name: mask if mask is None or mask.dtype == torch.bool else mask == -torch.inf for name, mask in hidden.items()}
             with torch.no_grad():
@@ -258,11 +258,31 @@ def test_a_nested_batch_keeps_its_shortcut_and_its_full_size():
         assert torch.all(weights[0, :, 3:] == 0)
 
 
+def test_a_nested_batch_of_the_callers_own_has_no_other_length():
+    """After an encoder call with longer padding, too; and who asked for no weights gets none."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder, self.mixer = encoder(), drawn(nn.MultiheadAttention(24, 4, batch_first=True))
+
+        def forward(self, x):
+            self.encoder(x, src_key_padding_mask=PADDING)
+            nested = torch.nested.nested_tensor(list(x[:, :3]))
+            return self.mixer(nested, nested, nested, need_weights=False)
+
+    model = Twice().eval()
+    with torch.no_grad(), attention_weights(model) as maps:
+        _, weights = model(batch(model))
+    assert weights is None
+    assert [tuple(kept.shape[-2:]) for kept in maps.values()] == [(L, L), (L, L), (3, 3)]
+
+
 @pytest.mark.parametrize("average", [True, False])
 def test_who_asks_for_weights_of_a_nested_batch_gets_them_unchanged(average):
     model = drawn(nn.MultiheadAttention(24, 4, batch_first=True)).eval()
     nested = torch.nested.nested_tensor([torch.randn(3, 24), torch.randn(5, 24)])
-    ask = dict(need_weights=True, average_attn_weights=average)
+    ask = {"need_weights": True, "average_attn_weights": average}
     with torch.no_grad():
         plain, usual = model(nested, nested, nested, **ask)
         with attention_weights(model) as maps:
@@ -284,7 +304,8 @@ def test_a_model_that_asks_for_weights_gets_what_it_asked_for(average, unbatched
             plain, usual = model(x, x, x, average_attn_weights=average)
         with attention_weights(model) as maps:
             output, weights = model(x, x, x, average_attn_weights=average)
-    assert torch.equal(output, plain) and torch.equal(weights, usual)
+    assert torch.equal(output, plain)
+    assert torch.equal(weights, usual)
     head_axis = 0 if unbatched else 1
     torch.testing.assert_close(maps[""].mean(head_axis) if average else maps[""], weights)
     assert maps[""].shape == ((3, L, L) if unbatched else (B, 3, L, L))
@@ -311,7 +332,7 @@ def test_autocast_changes_nothing_but_precision():
         with attention_weights(model) as maps:
             output = model(x)
     assert torch.equal(output, plain)
-    for name, weights in maps.items():
+    for weights in maps.values():
         assert weights.dtype == torch.float32
         torch.testing.assert_close(weights.sum(-1), torch.ones(B, 4, L))
     # (the second layer's input differs already)
@@ -337,7 +358,8 @@ def test_dropout_is_recorded_as_it_fell_and_falls_as_before(ask):
     torch.manual_seed(7)
     with attention_weights(model, before_dropout=True) as whole:
         again, _ = model(x, x, x, need_weights=ask)
-    assert torch.equal(output, plain) and torch.equal(again, plain)
+    assert torch.equal(output, plain)
+    assert torch.equal(again, plain)
     torch.testing.assert_close(maps[""], fallen.detach())
     torch.testing.assert_close(whole[""], formula(model, x, x).detach())
     kept = maps[""] != 0
@@ -383,7 +405,8 @@ def test_on_a_gpu_copies_come_to_the_cpu_and_dropout_is_as_it_fell(dropout):
         output, _ = model(x, x, x, need_weights=False)
     with attention_weights(model, cpu=True) as copies:
         model(x, x, x, need_weights=False)
-    assert maps[""].is_cuda and not copies[""].is_cuda
+    assert maps[""].is_cuda
+    assert not copies[""].is_cuda
     v = F.linear(x, *(p.chunk(3)[2] for p in (model.in_proj_weight, model.in_proj_bias))).unflatten(-1, (4, 6)).transpose(1, 2)
     torch.testing.assert_close(model.out_proj((maps[""] @ v).transpose(1, 2).flatten(2)), output, rtol=0, atol=1e-4)
 
@@ -396,7 +419,8 @@ def test_hooks_are_gone_after_an_exception():
     model.layers[1].linear1.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), attention_weights(model) as maps:
         model(batch(model))
-    assert hooks_of(model) == 1 and not _get_current_function_mode_stack()
+    assert hooks_of(model) == 1
+    assert not _get_current_function_mode_stack()
     assert list(maps) == ["layers.0.self_attn", "layers.1.self_attn"]
 
 
@@ -413,11 +437,24 @@ def test_an_exception_within_a_layer_leaves_nothing_behind(error, monkeypatch):
     monkeypatch.setitem(capture.BODY.__globals__, "_in_projection_packed", fail)
     with pytest.raises(error), attention_weights(model) as outer, attention_weights(model) as inner:
         model(x)
-    assert left_clean(model) and not outer and not inner
+    assert left_clean(model)
+    assert not outer
+    assert not inner
     monkeypatch.undo()
     with attention_weights(model) as maps:
         model(x)
     assert len(maps) == 2
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_call_that_fails_before_it_starts():
+    model = drawn(nn.MultiheadAttention(24, 4, batch_first=True))
+    model.register_forward_pre_hook(lambda *_: 1 / 0)
+    x = batch(model)
+    with pytest.raises(ZeroDivisionError), attention_weights(model) as maps:
+        model(x, x, x)
+    assert not maps
+    assert not _get_current_function_mode_stack()
 
 
 def test_a_failed_call_does_not_end_the_recording():
@@ -426,6 +463,7 @@ def test_a_failed_call_does_not_end_the_recording():
     with attention_weights(model) as maps:
         with pytest.raises(RuntimeError):
             model(x, x, x, attn_mask=torch.zeros(2, 2))
+        assert not _get_current_function_mode_stack()
         model(x, x, x)
     assert maps[""].shape == (B, 4, L, L)
 
@@ -453,7 +491,9 @@ def test_contexts_closed_in_the_order_they_were_opened():
     first.__exit__(None, None, None)
     model(x)
     second.__exit__(None, None, None)
-    assert not a and len(b) == 2 and left_clean(model)
+    assert not a
+    assert len(b) == 2
+    assert left_clean(model)
 
 
 def test_a_layer_called_more_than_once_has_a_list_in_call_order():
@@ -487,7 +527,8 @@ def test_hooks_of_others_still_see_what_they_saw():
     model.layers[0].self_attn.register_forward_hook(lambda module, args, result: seen.append(result[1]))
     with attention_weights(model):
         model(x)
-    assert seen == [None] and hooks_of(model) == 1
+    assert seen == [None]
+    assert hooks_of(model) == 1
 
 
 # ---------------------------------------------------------------- what is refused
@@ -499,7 +540,7 @@ def test_a_model_without_attention_is_told_what_to_do():
 
 
 def test_something_that_is_no_model():
-    with pytest.raises(TypeError, match="model: expected an nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"model: expected an nn\.Module, got function"):
         attention_weights(lambda x: x)
 
 
@@ -545,12 +586,16 @@ def test_sdpa_weights_are_what_an_identity_as_value_gives(options):
     torch.testing.assert_close(weights @ shared, F.scaled_dot_product_attention(query, key, value, **options))
 
 
-def test_a_row_that_sees_nothing_has_no_nan_in_its_gradient():
+@pytest.mark.parametrize("boolean", [True, False])
+def test_a_row_that_sees_nothing_has_no_nan_in_its_gradient(boolean):
     query = torch.randn(3, 6, requires_grad=True)
     mask = torch.tensor([True, False, True])[:, None].expand(3, 5)
+    mask = mask if boolean else torch.where(mask, 0.0, -torch.inf)
     weights = sdpa_weights(query, torch.randn(5, 6), mask)
     weights.square().sum().backward()
-    assert torch.all(weights[1] == 0) and torch.isfinite(query.grad).all() and torch.all(query.grad[1] == 0)
+    assert torch.all(weights[1] == 0)
+    assert torch.isfinite(query.grad).all()
+    assert torch.all(query.grad[1] == 0)
 
 
 def test_sdpa_weights_of_half_precision_are_float32():

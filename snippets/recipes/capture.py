@@ -118,7 +118,7 @@ class Recorder:
         self.before_dropout, self.keep_grad = before_dropout, keep_grad
         self.cpu = cpu
         self.maps, self.handles = Maps(), []
-        self.running = []  # (module, Tap or None, what was asked)
+        self.running = []  # (Tap or None, what was asked)
         self.length = None  # of a batch that PyTorch will nest
 
     def keep(self, name: str, weights: Tensor, batched: bool) -> None:
@@ -133,7 +133,7 @@ class Recorder:
             self.finish()
 
     def finish(self):
-        _, tap, asked = self.running.pop()
+        tap, asked = self.running.pop()
         if tap:
             tap.__exit__(None, None, None)
         return tap, asked
@@ -148,17 +148,17 @@ class Recorder:
             if query.is_nested:  # only the fused path takes it
                 asked = SIGNATURE.bind(module, *args, **kwargs)
                 asked.apply_defaults()
-                self.running.append((module, None, dict(asked.arguments)))
+                self.running.append((None, dict(asked.arguments)))
                 asked.arguments["need_weights"] = True
                 asked.arguments["average_attn_weights"] = False
                 return asked.args[1:], asked.kwargs
             tap = Tap(self.before_dropout, self.keep_grad)
-            self.running.append((module, tap, {"query": query}))
+            self.running.append((tap, {"query": query}))
             tap.__enter__()
 
         def after(module, args, result):
-            if not self.running or self.running[-1][0] is not module:
-                return None  # the call failed before it came to us
+            if not self.running:  # it failed before it came to us
+                return None
             tap, asked = self.finish()
             if result is None:  # it failed in between
                 return None
