@@ -35,7 +35,6 @@ class Matrices(NamedTuple):
 # --8<-- [end:matrices]
 
 
-# --8<-- [start:cut]
 def cut(packed: Tensor, H: int) -> Tensor:
     """PyTorch's (H * D, in), a row for each output -> (H, in, D)."""
     return packed.unflatten(0, (H, -1)).mT
@@ -49,7 +48,6 @@ def cut_output(weight: Tensor, H: int) -> Tensor:
 def cut_bias(packed: Tensor | None, H: int) -> Tensor | None:
     """PyTorch's (H * D,) or (1, 1, H * D) -> (H, D)."""
     return None if packed is None else packed.reshape(H, -1)
-# --8<-- [end:cut]
 
 
 # --8<-- [start:from_packed]
@@ -130,7 +128,6 @@ def run(
     """Inputs in PyTorch's layout, (L, B, width) or (L, width), through `attend` and back; others: see `prepare`."""
     added = (m.bias_k is not None) + add_zero_attn
     widths = [W.shape[1] for W in m[:3]], [W.shape[2] for W in m[1:3]]
-    # --8<-- [start:run]
     inputs = prepare(
         query, key, value, len(m.W_q), widths, m.W_q.dtype, added,
         need_weights, static, **others,
@@ -147,7 +144,6 @@ def run(
     if average_attn_weights:
         weights = weights.mean(1)  # (B, L, S)
     return output, weights if batched else weights.squeeze(0)
-    # --8<-- [end:run]
 
 
 def multi_head_attention_forward(

@@ -1,0 +1,223 @@
+# --8<-- [start:setup]
+import torch
+import torch.nn.functional as F
+from torch import nn
+from paper_module import PaperMultiheadAttention
+
+torch.manual_seed(21)
+B, L, E, H = 2, 5, 24, 4
+D = E // H
+mha = nn.MultiheadAttention(E, H, batch_first=True).double()
+for parameter in mha.parameters():
+    nn.init.normal_(parameter, std=0.5)
+x = 0.5 * torch.randn(B, L, E, dtype=torch.float64)
+# --8<-- [end:setup]
+
+# --8<-- [start:round_trip]
+layer = PaperMultiheadAttention.from_torch(mha)
+for name, parameter in layer.named_parameters():
+    print(f"{name:4}{tuple(parameter.shape)}")
+output, weights = layer(x, x, x, average_attn_weights=False)
+expected, _ = mha(x, x, x)
+torch.testing.assert_close(output, expected)
+back = layer.to_torch().state_dict()
+assert all(torch.equal(back[k], v) for k, v in mha.state_dict().items())
+# --8<-- [end:round_trip]
+
+# --8<-- [start:run]
+matrices = {name: p.detach() for name, p in layer.named_parameters()}
+
+
+def run(changed):
+    """Output (B, L, E) and weights (B, H, L, L) with other matrices."""
+    return torch.func.functional_call(
+        layer, matrices | changed, (x, x, x),
+        {"average_attn_weights": False})
+# --8<-- [end:run]
+
+# --8<-- [start:heads]
+order = [2, 0, 3, 1]
+permuted = {name: m if name == "b_o" else m[order]
+            for name, m in matrices.items()}
+other, other_weights = run(permuted)
+torch.testing.assert_close(other, output)
+torch.testing.assert_close(other_weights, weights[:, order])
+assert not torch.allclose(other_weights, weights)
+# the heads of W^O have to move along
+alone, _ = run(permuted | {"W_o": matrices["W_o"]})
+assert not torch.allclose(alone, output)
+print(f"{(alone - output).abs().max():.2f}")
+# --8<-- [end:heads]
+
+# --8<-- [start:query_key]
+M = torch.randn(H, D, D, dtype=torch.float64)  # any, if invertible
+print([f"{d:.1f}" for d in torch.linalg.det(M)])
+inverse_T = torch.linalg.inv(M).mT
+turned = {
+    "W_q": matrices["W_q"] @ M,
+    "W_k": matrices["W_k"] @ inverse_T,
+    "b_q": (matrices["b_q"][:, None] @ M)[:, 0],  # (H, 1, D) -> (H, D)
+    "b_k": (matrices["b_k"][:, None] @ inverse_T)[:, 0],
+}
+other, other_weights = run(turned)
+torch.testing.assert_close(other, output)
+torch.testing.assert_close(other_weights, weights)
+# without the bias it is another function
+forgot, _ = run({name: turned[name] for name in ("W_q", "W_k")})
+assert not torch.allclose(forgot, output)
+print(f"{(forgot - output).abs().max():.2f}")
+# --8<-- [end:query_key]
+rows = 4
+figure("hidden", "matrix", {
+    "W_q": matrices["W_q"][0, :rows], "W_q M": turned["W_q"][0, :rows],
+    "W_q W_kᵀ": (matrices["W_q"] @ matrices["W_k"].mT)[0, :rows, :rows],
+    "W_q M (W_k M⁻ᵀ)ᵀ": (turned["W_q"] @ turned["W_k"].mT)[0, :rows, :rows],
+}, {"digits": 1, "groups": {
+    "W_q": [{"role": "q", "head": 0}], "W_q M": [{"role": "q", "head": 0}],
+}})
+
+# --8<-- [start:value_output]
+N = torch.randn(H, D, D, dtype=torch.float64)
+mixed = {
+    "W_v": matrices["W_v"] @ N,
+    "b_v": (matrices["b_v"][:, None] @ N)[:, 0],
+    "W_o": torch.linalg.inv(N) @ matrices["W_o"],
+}
+torch.testing.assert_close(run(mixed)[0], output)
+# N may be a number: scale V up and O down
+scaled = {"W_v": 10 * matrices["W_v"], "b_v": 10 * matrices["b_v"],
+          "W_o": matrices["W_o"] / 10}
+torch.testing.assert_close(run(scaled)[0], output)
+for name in ("W_v", "W_o"):
+    print(f"{name} {scaled[name].norm() / matrices[name].norm():.1f}")
+# --8<-- [end:value_output]
+
+# --8<-- [start:biases]
+free = {"b_k": torch.randn(H, D, dtype=torch.float64)}
+torch.testing.assert_close(run(free)[0], output)
+# b_v moves through W_o into b_o: (H, 1, D) @ (H, D, E) -> (E,)
+constant = (matrices["b_v"][:, None] @ matrices["W_o"]).sum((0, 1))
+folded = {"b_v": torch.zeros(H, D, dtype=torch.float64),
+          "b_o": matrices["b_o"] + constant}
+torch.testing.assert_close(run(folded)[0], output)
+assert not torch.allclose(run({"b_v": folded["b_v"]})[0], output)
+print(f"{(free['b_k'] - matrices['b_k']).abs().max():.2f}")
+# --8<-- [end:biases]
+
+# --8<-- [start:counted]
+def directions(E, H):
+    """Parameters in all, and directions that change no output."""
+    D = E // H
+    hidden = H * (D * D + D * D + D + D)  # M, N, b_k, b_v
+    return 4 * E * E + 4 * E, hidden
+
+
+small = PaperMultiheadAttention(6, 2).double()
+point = {n: torch.randn_like(p) for n, p in small.named_parameters()}
+many = torch.randn(30, 3, 6, dtype=torch.float64)  # (L, B, E)
+jacobian = torch.func.jacrev(lambda p: torch.func.functional_call(
+    small, p, (many, many, many))[0])(point)
+columns = [j.reshape(many.numel(), -1) for j in jacobian.values()]
+rank = torch.linalg.matrix_rank(torch.cat(columns, 1))
+total, hidden = directions(6, 2)
+print(f"total {total} rank {rank} hidden {hidden}")
+assert rank == total - hidden
+for sizes in ((24, 4), (512, 8), (768, 12)):
+    total, hidden = directions(*sizes)
+    print(sizes, total, hidden, f"{hidden / total:.3f}")
+# --8<-- [end:counted]
+total, hidden = directions(512, 8)
+show("share", f"{100 * hidden / total:.1f}")
+
+# --8<-- [start:variants]
+angle = torch.arange(L)[:, None] / 10 ** torch.arange(D // 2)
+turn = torch.polar(torch.ones_like(angle), angle).to(torch.complex128)
+bias_k, bias_v = torch.randn(2, H, D, dtype=torch.float64)
+
+
+def rope(a):
+    """(B, H, L, D): pairs of columns turned by the position."""
+    pairs = torch.view_as_complex(a.unflatten(-1, (D // 2, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2)
+
+
+def variant(m, kind):
+    """Self-attention with something put in; (B, L, E)."""
+    q, k, v = (torch.einsum("ble,hed->bhld", x, m[f"W_{c}"])
+               + m[f"b_{c}"][:, None] for c in "qkv")
+    if kind == "RoPE":
+        q, k = rope(q), rope(k)
+    if kind == "QK-norm":
+        q, k = (F.rms_norm(a, (D,)) for a in (q, k))
+    if kind == "bias_kv":
+        one = (B, H, 1, D)
+        k = torch.cat([k, m["bias_k"][:, None].expand(one)], 2)
+        v = torch.cat([v, m["bias_v"][:, None].expand(one)], 2)
+    heads = (q @ k.mT / D**0.5).softmax(-1) @ v  # (B, H, L, D)
+    return torch.einsum("bhld,hde->ble", heads, m["W_o"]) + m["b_o"]
+# --8<-- [end:variants]
+
+# --8<-- [start:broken]
+start = matrices | {"bias_k": bias_k, "bias_v": bias_v}
+Q, _ = torch.linalg.qr(M)  # orthogonal: Q^-T is Q
+moves = {
+    "heads": permuted | {
+        "bias_k": bias_k[order], "bias_v": bias_v[order]},
+    "M": turned | {"bias_k": (bias_k[:, None] @ inverse_T)[:, 0]},
+    "rotation": {name: (start[name][:, None] @ Q)[:, 0]
+                 if start[name].dim() == 2 else start[name] @ Q
+                 for name in ("W_q", "W_k", "b_q", "b_k", "bias_k")},
+    "N": mixed | {"bias_v": (bias_v[:, None] @ N)[:, 0]},
+    "b_k": free, "b_v": folded,
+}
+kinds = ("plain", "RoPE", "QK-norm", "bias_kv")
+print(f"{'':10}" + "".join(f"{kind:>9}" for kind in kinds))
+moved = {}
+for name, change in moves.items():
+    errors = [(variant(start | change, kind) - variant(start, kind))
+              .abs().max().item() for kind in kinds]
+    moved[name] = [kind for kind, e in zip(kinds, errors, strict=True)
+                   if e > 1e-9]
+    print(f"{name:10}" + "".join(f"{error:9.2f}" for error in errors))
+# --8<-- [end:broken]
+
+# --8<-- [start:which]
+torch.testing.assert_close(variant(matrices, "plain"), output)
+assert moved["heads"] == moved["N"]
+assert moved["heads"] == []
+assert moved["M"] == ["RoPE", "QK-norm"]
+assert moved["rotation"] == ["RoPE"]
+assert moved["b_k"] == ["RoPE", "QK-norm", "bias_kv"]
+assert moved["b_v"] == ["bias_kv"]
+# --8<-- [end:which]
+
+# --8<-- [start:compare]
+# one function twice: other entries, other order of heads
+twin = {name: m if name == "b_o" else m[order]
+        for name, m in (matrices | turned | mixed).items()}
+torch.testing.assert_close(run(twin)[0], output)
+for name in ("W_q", "W_k", "W_v", "W_o"):
+    a, b = matrices[name].flatten(), twin[name].flatten()
+    print(f"{name} cosine {F.cosine_similarity(a, b, dim=0):5.2f}")
+
+
+def seen(m):
+    """(H, E + 1, E) and (H, E, E): all that the function sees."""
+    queries = torch.cat([m["W_q"], m["b_q"][:, None]], 1)
+    return queries @ m["W_k"].mT, m["W_v"] @ m["W_o"]
+
+
+for a, b in zip(seen(matrices), seen(twin), strict=True):
+    torch.testing.assert_close(a[order], b)
+# --8<-- [end:compare]
+
+# --8<-- [start:question]
+# the mean of two checkpoints that are one function
+mean = {name: (matrices[name] + twin[name]) / 2 for name in matrices}
+apart = run(mean)[0]
+same = {name: (m + m) / 2 for name, m in matrices.items()}
+torch.testing.assert_close(run(same)[0], output)
+assert not torch.allclose(apart, output)
+print(f"{(apart - output).norm() / output.norm():.2f}")
+# --8<-- [end:question]
+show("mean_error", f"{(apart - output).norm() / output.norm():.2f}")
