@@ -113,7 +113,10 @@ for c in (0.5, 1.5, 3.0):
     sorted_row = row.gather(-1, dots.argsort(-1))
     assert (sorted_row.diff(dim=-1) >= 0).all()
     sharper = entropy(row) < entropy(flat)
-    assert sharper.all() if c > 1 else not sharper.any()
+    higher = row.amax(-1) > flat.amax(-1)
+    lower = row.amin(-1) < flat.amin(-1)
+    for change in (sharper, higher, lower):
+        assert change.all() if c > 1 else not change.any()
     top, spread = row.amax(-1).mean(), entropy(row).mean()
     print(f"c {c}  top weight {top:.3f}  entropy {spread:.3f}")
 # --8<-- [end:longer_query]

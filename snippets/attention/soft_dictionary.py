@@ -60,6 +60,7 @@ queries = torch.linspace(-1, 6, 141)
 points = torch.randn(S, 3)
 directions = torch.randn(3, 1000)
 farthest = (points @ directions).max(dim=0).values
+ranges = []
 for T in (0.01, 0.25, 100.0):
     weights = attention_weights(queries, T)
     assert weights.min() >= 0
@@ -68,9 +69,13 @@ for T in (0.01, 0.25, 100.0):
     reach = weights @ points @ directions
     assert (reach <= farthest + 1e-12).all()
     answers = weights @ value
+    ranges.append(answers.max() - answers.min())
     print(f"T {T:6.2f}  {answers.min():.4f} .. {answers.max():.4f}")
+assert ranges[0] > ranges[1] > ranges[2]
 # --8<-- [end:mean]
 show("directions", f"{directions.shape[1]:,}")
+show("first_query", f"{queries[0]:g}")
+show("last_query", f"{queries[-1]:g}")
 show("low", f"{value.min():g}")
 show("high", f"{value.max():g}")
 
@@ -182,6 +187,7 @@ assert attention_weights(query, -1.0).argmax() == farthest_key
 # in one dimension a dot product asks "how large?", not "how near?"
 for q in (0.6, 2.0, 4.0):
     largest, near = (q * key).argmax(), (q - key).abs().argmin()
+    assert largest == key.argmax()
     print(f"query {q}  dot {key[largest]:.1f}  near {key[near]:.1f}")
 assert (query * key).argmax() != (query - key).abs().argmin()
 # --8<-- [end:zero]
@@ -203,3 +209,4 @@ print(f"stored twice  {twice @ answers:.4f}")
 assert not torch.allclose(twice @ answers, soft(query, 0.25))
 # --8<-- [end:twice]
 show("twice", f"{twice @ answers:.4f}")
+show("doubled", f"{key[2]:g}")

@@ -97,4 +97,9 @@ for hint in (False, True):
                    need_weights=False)[0]
     print(f"hint {hint!s:6}{(output - with_mask).abs().max():.2f}")
     assert torch.allclose(output, with_mask) != hint
+# the added column is hidden, as if it had never been there
+without = nn.MultiheadAttention(E, H, batch_first=True).double()
+without.load_state_dict(extra.state_dict())
+torch.testing.assert_close(
+    output, without(x, x, x, attn_mask=future)[0])
 # --8<-- [end:extra_columns]
