@@ -1,0 +1,195 @@
+# --8<-- [start:setup]
+import torch
+import torch.nn.functional as F
+from attention_map import attention_map
+from capture import attention_weights, sdpa_weights
+from torch import nn
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+B, L, E, H = 2, 5, 24, 4
+D = E // H
+
+
+def encoder(H, dropout=0.0):
+    options = {"dropout": dropout, "batch_first": True}
+    layer = nn.TransformerEncoderLayer(E, H, 2 * E, **options)
+    model = nn.TransformerEncoder(layer, num_layers=2).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+model = encoder(H)
+x = torch.randn(B, L, E)
+# --8<-- [end:setup]
+
+# --8<-- [start:record]
+with attention_weights(model) as maps:
+    output = model(x)
+A = maps["layers.0.self_attn"]  # (B, H, L, L)
+
+for name, weights in maps.items():
+    print(f"{name} {tuple(weights.shape)}")
+# the model does not notice
+assert torch.equal(output, model(x))
+# --8<-- [end:record]
+
+figure("heads", "attention", {"A": A[0]}, labels={"heads": [f"head {i}" for i in range(H)]})
+
+# --8<-- [start:flag]
+mha = model.layers[0].self_attn  # its input is x
+_, asked = mha(x, x, x, average_attn_weights=False)
+torch.testing.assert_close(asked, A)
+
+_, average = mha(x, x, x)  # the default
+print(f"asked   {tuple(asked.shape)}")
+print(f"average {tuple(average.shape)}")
+torch.testing.assert_close(average, A.mean(1))
+# --8<-- [end:flag]
+
+# --8<-- [start:own]
+# rows of head i in each third of the packed matrix
+W_q, W_k, _ = mha.in_proj_weight.unflatten(0, (3, H, D))
+b_q, b_k, _ = mha.in_proj_bias.view(3, H, 1, D)
+# (B, H, L, D)
+q = x[:, None] @ W_q.mT + b_q
+k = x[:, None] @ W_k.mT + b_k
+own = (q @ k.mT / D**0.5).softmax(-1)
+torch.testing.assert_close(own, A)
+# --8<-- [end:own]
+
+# --8<-- [start:sdpa]
+v = torch.randn(B, H, L, D)
+head = F.scaled_dot_product_attention(q, k, v)
+
+# what it used, recomputed: (B, H, L, L)
+used = sdpa_weights(q, k)
+torch.testing.assert_close(used @ v, head)
+# or handed out: the values are the identity
+eye = torch.eye(L).expand(B, H, L, L)
+out = F.scaled_dot_product_attention(q, k, eye)  # (1)!
+torch.testing.assert_close(out, used)
+torch.testing.assert_close(used, A)
+# --8<-- [end:sdpa]
+
+# --8<-- [start:average]
+W_v = mha.in_proj_weight[2 * E :]
+b_v = mha.in_proj_bias[2 * E :]
+# (B, H, L, D)
+V = (x @ W_v.T + b_v).unflatten(-1, (H, D)).transpose(1, 2)
+right = mha.out_proj((A @ V).transpose(1, 2).flatten(2))
+torch.testing.assert_close(right, mha(x, x, x)[0])
+
+# one averaged map for all heads: another layer
+mean = A.mean(1, keepdim=True)  # (B, 1, L, L)
+wrong = mha.out_proj((mean @ V).transpose(1, 2).flatten(2))
+assert wrong.shape == right.shape
+assert not torch.allclose(wrong, right, atol=0.1)
+far = (wrong - right).norm() / right.norm()
+# --8<-- [end:average]
+show("far", f"{100 * far.item():.0f}")
+
+# --8<-- [start:hook]
+seen = []
+handle = mha.register_forward_hook(
+    lambda module, args, result: seen.append(result[1])
+)
+model(x)
+handle.remove()
+print(seen)  # the hook ran; there was nothing to see
+assert seen == [None]
+# --8<-- [end:hook]
+
+
+# --8<-- [start:monkeypatch]
+def recorded(H):
+    """Maps that a patched forward sees in eval mode."""
+    model, seen = encoder(H), []
+    for layer in model.layers:
+        forward = layer.self_attn.forward
+
+        def patched(*args, forward=forward, **kwargs):
+            kwargs["need_weights"] = True
+            kwargs["average_attn_weights"] = False
+            seen.append(result := forward(*args, **kwargs))
+            return result
+
+        layer.self_attn.forward = patched
+    with torch.no_grad():
+        model(x)
+    return len(seen)
+
+
+for heads in 1, 3, 4, 8:
+    print(f"{heads} heads: {recorded(heads)} of 2 layers")
+assert recorded(3) == 2
+assert recorded(4) == 0
+# --8<-- [end:monkeypatch]
+
+# --8<-- [start:out_proj]
+calls = []
+for module in mha.modules():
+    handle = module.register_forward_hook(
+        lambda module, args, result: calls.append(type(module))
+    )
+mha(x, x, x)
+print(*(kind.__name__ for kind in calls))
+# out_proj lends its weight, and is never called
+assert nn.modules.linear.NonDynamicallyQuantizableLinear not in calls
+# --8<-- [end:out_proj]
+
+# --8<-- [start:dropout]
+model = encoder(H, dropout=0.3).train()
+torch.manual_seed(1)
+with attention_weights(model) as maps:
+    model(x)
+torch.manual_seed(1)
+with attention_weights(model, before_dropout=True) as whole:
+    model(x)
+
+dropped, A = (m["layers.0.self_attn"] for m in (maps, whole))
+print("after ", *(f"{s:.2f}" for s in dropped[0, 0].sum(-1)))
+print("before", *(f"{s:.2f}" for s in A[0, 0].sum(-1)))
+torch.testing.assert_close(A.sum(-1), torch.ones(B, H, L))
+# what is left has grown by 1 / (1 - 0.3)
+left = dropped != 0
+torch.testing.assert_close(dropped[left], A[left] / 0.7)
+# --8<-- [end:dropout]
+
+# --8<-- [start:memory]
+kept = sum(weights.nbytes for weights in whole.values())
+print(kept)
+# 2 layers, 8 bytes a weight
+assert kept == 2 * B * H * L * L * 8
+# --8<-- [end:memory]
+show("bert", f"{12 * 32 * 12 * 512 * 512 * 4 / 2**30:.1f}")
+
+# --8<-- [start:draw]
+tokens = ["the", "cat", "sat", "on", "it"]
+picture = attention_map(A[0], tokens)
+print(len(picture.axes) - 1, "panels")  # and a colour bar
+assert len(picture.axes) - 1 == H
+
+try:
+    attention_map(dropped[0], tokens)
+except ValueError as error:
+    print(error)
+else:
+    raise AssertionError("rows that do not sum to 1 were drawn")
+# --8<-- [end:draw]
+
+# --8<-- [start:question]
+with torch.inference_mode(), attention_weights(model.eval()) as maps:
+    model(x)
+    model(x[:, :3])
+first, second = maps["layers.0.self_attn"]
+print(f"first  {tuple(first.shape)}")
+print(f"second {tuple(second.shape)}")
+torch.testing.assert_close(first, A)
+
+# renormalised, the first three keys are as they were alone
+three = first[:, :, :3, :3]
+assert not torch.allclose(three, second, atol=1e-3)
+torch.testing.assert_close(three / three.sum(-1, keepdim=True), second)
+# --8<-- [end:question]
