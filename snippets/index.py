@@ -33,7 +33,7 @@ roles = {"Q": W_q, "K": W_k, "V": W_v}
 bands, matrices = [], {}
 for n, (letter, per_head) in enumerate(roles.items()):
     for i in range(H):
-        name, first = f"W_{i + 1}^{letter}", n * E + i * D
+        name, first = f"W_{i}^{letter}", n * E + i * D
         matrices[name] = per_head[i]
         bands.append({"rows": [first, first + D], "role": letter.lower(), "head": i, "text": name})
 figure(
