@@ -55,8 +55,11 @@ class PaperMultiheadAttention(nn.Module):
             "bias_v": (H, self.d_v) if add_bias_kv else None,
         }
         for name, shape in shapes.items():
-            values = None if shape is None else torch.empty(shape)
-            self.register_parameter(name, values if values is None else nn.Parameter(values.to(device, dtype)))
+            parameter = None
+            if shape is not None:
+                values = torch.empty(shape, device=device, dtype=dtype)
+                parameter = nn.Parameter(values)
+            self.register_parameter(name, parameter)
         # --8<-- [end:parameters]
         self.reset_parameters(init)
 
