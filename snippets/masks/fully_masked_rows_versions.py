@@ -9,7 +9,7 @@ if not torch.__version__.startswith("2.13."):
         f"is NaN on some paths; this is {torch.__version__}")
 
 torch.manual_seed(9)
-B, L, E, H = 2, 5, 24, 4
+B, L, E, H = 2, 4, 24, 4
 mha = nn.MultiheadAttention(E, H, batch_first=True).double()
 for parameter in mha.parameters():
     nn.init.normal_(parameter, std=0.5)

@@ -69,7 +69,8 @@ class PaperMultiheadAttention(nn.Module):
         """Draw anew: every matrix from U(-bound, bound)."""
         projections = (self.W_q, self.W_k, self.W_v)  # (H, in, d)
         widths = [W.shape[0] * W.shape[2] for W in projections]
-        packed = init == "torch" and self.kdim == self.vdim == self.embed_dim
+        one_width = self.kdim == self.vdim == self.embed_dim
+        packed = init == "torch" and one_width
         for W, width in zip(projections, widths, strict=True):
             outputs = sum(widths) if packed else width
             bound = math.sqrt(6 / (W.shape[1] + outputs))
@@ -114,7 +115,8 @@ class PaperMultiheadAttention(nn.Module):
     @torch.no_grad()
     def from_torch(cls, mha: nn.MultiheadAttention):
         """The same function: every entry is one of mha's."""
-        W_o, options = mha.out_proj.weight, _options(mha, mha.in_proj_bias)
+        W_o = mha.out_proj.weight
+        options = _options(mha, mha.in_proj_bias)
         made = cls(**options, device=W_o.device, dtype=W_o.dtype)
         W = (mha.q_proj_weight, mha.k_proj_weight, mha.v_proj_weight)
         if mha.in_proj_weight is not None:
@@ -135,7 +137,8 @@ class PaperMultiheadAttention(nn.Module):
             d, width = getattr(self, name), self.embed_dim / self.num_heads
             require(d == width, ValueError, name, f"embed_dim / num_heads = {width:g}, since PyTorch has no other", d)
         # --8<-- [start:to_torch]
-        options, W = _options(self, self.b_q), (self.W_q, self.W_k, self.W_v)
+        options = _options(self, self.b_q)
+        W = (self.W_q, self.W_k, self.W_v)
         kind = {"device": self.W_q.device, "dtype": self.W_q.dtype}
         made = nn.MultiheadAttention(**options, **kind)
         rows = [one.mT.flatten(0, 1) for one in W]  # each (E, in)
