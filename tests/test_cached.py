@@ -1,0 +1,138 @@
+"""A dear function is called once, and again as soon as anything that made its result has changed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "snippets" / "recipes"))
+
+from cached import cached, described
+
+RECIPES = Path(__file__).parents[1] / "snippets" / "recipes"
+
+DEAR = """
+import torch
+from helper import factor
+
+def dear(n, seed=0):
+    with open("calls", "a") as calls:
+        calls.write("x")
+    torch.manual_seed(seed)
+    return {"drawn": torch.randn(n) * factor, "n": n}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "dear.py").write_text(DEAR)
+    (tmp_path / "helper.py").write_text("factor = 2\n")
+    return tmp_path
+
+
+def run(folder, code="print(cached(dear, 3)['drawn'].tolist())", cache="kept"):
+    """What a fresh process prints."""
+    environment = {**os.environ, "PYTHONPATH": str(RECIPES), "OMP_NUM_THREADS": "1"}
+    environment.pop("ATTENTION_CACHE", None)
+    if cache:
+        environment["ATTENTION_CACHE"] = cache
+    code = "import torch\nfrom cached import cached\nfrom dear import dear\n" + textwrap.dedent(code)
+    (folder / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def calls(folder):
+    return len((folder / "calls").read_text())
+
+
+def test_it_is_called_once_and_gives_the_same_twice(folder):
+    assert run(folder) == run(folder)
+    assert calls(folder) == 1
+    assert [path.suffix for path in (folder / "kept").iterdir() if path.suffix == ".pt"] == [".pt"]
+
+
+def test_without_a_folder_it_is_called_every_time(folder):
+    run(folder)
+    assert run(folder, cache=None) == run(folder)
+    assert calls(folder) == 2
+    run(folder, cache=None)
+    assert calls(folder) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "dear.py").write_text(DEAR + "# a note\n"),
+        lambda folder: (folder / "helper.py").write_text("factor = 3\n"),
+    ],
+    ids=["its file", "a file that it imports"],
+)
+def test_a_change_of_its_code_computes_it_anew(folder, change):
+    run(folder)
+    change(folder)
+    run(folder)
+    assert calls(folder) == 2
+
+
+def test_other_arguments_are_another_result(folder):
+    code = "print([len(cached(dear, n, s)['drawn']) for n in (3, 4) for s in (0, 1)])"
+    assert run(folder, code) == run(folder, code) == "[3, 3, 4, 4]\n"
+    assert calls(folder) == 4
+
+
+def test_another_torch_computes_it_anew(folder):
+    run(folder)
+    run(folder, "torch.__version__ = '0.0'; cached(dear, 3)")
+    assert calls(folder) == 2
+
+
+def test_a_file_elsewhere_with_the_same_content_shares_the_result(folder, tmp_path):
+    """A page's reader has copies of the files; the digest is of what they say."""
+    run(folder)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("dear.py", "helper.py"):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    run(copy, cache=str(folder / "kept"))
+    assert not (copy / "calls").exists()
+
+
+@pytest.mark.parametrize("cache", ["kept", None])
+def test_the_callers_random_numbers_go_on(folder, cache):
+    code = "torch.manual_seed(5); cached(dear, 3); print(torch.rand(1).item())"
+    drawn = run(folder, "torch.manual_seed(5); print(torch.rand(1).item())")
+    assert run(folder, code, cache) == run(folder, code, cache) == drawn
+
+
+def test_two_processes_compute_it_once(folder):
+    (folder / "dear.py").write_text("import time\n" + DEAR.replace("    torch.manual_seed", "    time.sleep(1)\n    torch.manual_seed"))
+    (folder / "script.py").write_text("from cached import cached\nfrom dear import dear\nprint(cached(dear, 3))")
+    environment = {**os.environ, "PYTHONPATH": str(RECIPES), "ATTENTION_CACHE": "kept"}
+    start = lambda: subprocess.Popen([sys.executable, "script.py"], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)  # noqa: E731
+    first, second = start(), start()
+    assert first.communicate()[0] == second.communicate()[0] != ""
+    assert calls(folder) == 1
+
+
+def test_a_function_that_fails_leaves_nothing(folder):
+    code = """
+    def fail():
+        raise ZeroDivisionError
+    try:
+        cached(fail)
+    except ZeroDivisionError:
+        print("failed")
+    """
+    assert run(folder, code) == "failed\n"
+    assert not list((folder / "kept").glob("*.pt"))
+
+
+def test_arguments_without_a_lasting_description_are_refused():
+    with pytest.raises(TypeError, match="args: expected plain values, lists, tuples and dicts, got object"):
+        cached(print, object())
+    assert described((1, [2.0, None], {"a": b"b"})) != described((1, [2, None], {"a": b"b"}))
