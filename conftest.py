@@ -12,7 +12,6 @@ from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")  # before torch is imported
 
-import pytest
 import pytest_codeblocks.plugin as codeblocks
 
 ROOT = Path(__file__).parent
@@ -40,11 +39,3 @@ def run(item):
 codeblocks.extract_from_file = page_blocks.extract
 codeblocks.TestBlock.runtest = run
 codeblocks.TestBlock.repr_failure = lambda block, error: block._repr_failure_py(error)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """A page's blocks run one after the other, in one process."""
-    for item in items:
-        if isinstance(item, codeblocks.TestBlock):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))

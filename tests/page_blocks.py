@@ -89,5 +89,6 @@ def extract(path, *_, **__):
 
 class Block(CodeBlock):
     def __init__(self, page, cell, first):
-        super().__init__(cell.text, cell.line, "python")
+        # a page's blocks run one after the other, in one process
+        super().__init__(cell.text, cell.line, "python", marks=[f"pytest.mark.xdist_group({str(page.path)!r})"])
         self.page, self.first, self.include = page, first, cell.include

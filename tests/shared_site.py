@@ -20,7 +20,7 @@ def built():
     SITE.parent.mkdir(parents=True, exist_ok=True)
     mark = SITE.parent / "run"
     with FileLock(SITE.parent / "lock"):
-        if not (mark.exists() and mark.read_text() == run):
+        if not (mark.exists() and mark.read_text().partition(" ")[0] == run):  # a failure is kept as well
             command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(SITE)]
             environment = {name: value for name, value in os.environ.items() if name not in ("SITE_URL", "REPO_URL")}
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, encoding="utf-8")
