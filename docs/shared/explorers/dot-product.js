@@ -133,10 +133,11 @@ if (globalThis.HTMLElement) {
       const after = attend(this.query, this.keys, this.values);
       const changed = { 1: 0, 2: 3, 3: indexOfMax(before.weights) }[i];
       const said = i === 4 ? [indexOfMax(after.weights), indexOfMax(after.cosines)] : [before, after].map(({ weights }) => shown(weights[changed] ?? 0));
-      this.show(this.strings.notes[i](...said));
+      // the last note says by itself what the line would repeat
+      this.show(this.strings.notes[i](...said), i === 4);
     }
 
-    show(note) {
+    show(note, alone = false) {
       const { query, keys, values, strings } = this;
       const result = attend(query, keys, values);
       this.handles.forEach(({ node, arrow, reach, dot: circle, letter }, j) => {
@@ -162,7 +163,7 @@ if (globalThis.HTMLElement) {
       });
       // without a length there is no angle, and nothing to say about cosines
       const cosine = result.cosines.some(Number.isNaN) ? "" : strings.cosine(indexOfMax(result.cosines));
-      this.line.say(note + strings.says(shown(result.output, 4), best, shown(result.weights[best])) + cosine);
+      this.line.say(alone ? note : note + strings.says(shown(result.output, 4), best, shown(result.weights[best])) + cosine);
       keep({ query, keys: keys.flat() }, this.usual);
     }
   }

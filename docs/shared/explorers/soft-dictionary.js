@@ -1,6 +1,6 @@
 // <soft-dictionary>: move the query along the axis and the temperature up and down; weights and answer follow.
 // The numbers it starts from stand in data-keys, data-values, data-query and data-temperature.
-import { asked, buttons, clamp, html, indexOfMax, keep, movable, numbers, put, shown, softmax, speaker, svg } from "./panel.js";
+import { asked, buttons, clamp, html, keep, movable, numbers, put, shown, softmax, speaker, svg } from "./panel.js";
 
 /** What the soft dictionary answers: {scores, weights, output}. Scores are -(query - key)^2 / 2, divided by the temperature. */
 export function lookup(query, temperature, keys, values) {
@@ -14,13 +14,13 @@ const STRINGS = {
     picture: "クエリを動かす図", query: "クエリ", temperature: "温度", answer: "答え", weights: "注意の重み", presets: "見どころ",
     names: ["はじめの状態", "温度を下げきる", "温度を上げきる", "同点のクエリ"],
     help: "三角のつまみをドラッグするか、矢印キーで動かします（Shiftで10倍）。",
-    says: (q, T, o, w, k) => `クエリ${q}、温度${T}での答えは${o}。最大の重みはキー${k}の${w}です。`,
+    says: (q, T, o, w, top) => `クエリ${q}、温度${T}での答えは${o}。最大の重みは${top.map((key) => `キー${key}`).join("と")}の${w}です。`,
   },
   en: {
     picture: "Picture in which the query moves", query: "query", temperature: "temperature", answer: "answer", weights: "attention weights", presets: "Worth a look",
     names: ["as at first", "coldest", "hottest", "a query between two keys"],
     help: "Drag the triangle or use the arrow keys (with Shift ten times as far).",
-    says: (q, T, o, w, k) => `Query ${q} at temperature ${T}: the answer is ${o}. Key ${k} has the greatest weight, ${w}.`,
+    says: (q, T, o, w, top) => `Query ${q} at temperature ${T}: the answer is ${o}. The greatest weight, ${w}, is that of ${top.map((key) => `key ${key}`).join(" and ")}.`,
   },
 };
 
@@ -108,7 +108,7 @@ if (globalThis.HTMLElement) {
       this.label.textContent = `${strings.answer} ${shown(output)}`;
       put(this.handle, { transform: `translate(${x} 0)`, "aria-valuenow": query, "aria-valuetext": shown(query, 2) });
       weights.forEach((weight, j) => {
-        const height = weight * (FOOT - BASE - 24);
+        const height = weight * (FOOT - BASE - 34);
         put(this.bars[j], { y: FOOT - height, height });
         put(this.amounts[j], { y: FOOT - height - 4 });
         this.amounts[j].textContent = shown(weight, 2);
@@ -118,8 +118,10 @@ if (globalThis.HTMLElement) {
       this.slider.value = Math.round(Math.log10(T) * STEPS);
       this.slider.setAttribute("aria-valuetext", temperature);
       this.amount.textContent = temperature;
-      const top = indexOfMax(weights);
-      this.line.say(strings.says(shown(query, 2), temperature, shown(output, 4), shown(weights[top]), keys[top]));
+      const greatest = Math.max(...weights);
+      // a tie is equal up to rounding only
+      const top = keys.filter((_, j) => greatest - weights[j] < 1e-9);
+      this.line.say(strings.says(shown(query, 2), temperature, shown(output, 4), shown(greatest), top));
       keep({ query: [query], T: [T] }, this.usual);
     }
   }
