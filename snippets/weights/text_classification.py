@@ -1,0 +1,359 @@
+# --8<-- [start:setup]
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from cached import cached
+from capture import attention_weights
+from kaomoji import CATEGORIES, PARTS, faces, interval, leave_one_out
+from kaomoji import tensors, trained, vocabulary
+from negation import trained_reader
+
+# a sum's order depends on the number of threads
+torch.set_num_threads(1)
+# --8<-- [end:setup]
+
+# --8<-- [start:data]
+parts = cached(faces)
+vocab = vocabulary(parts["train"])
+# part: (N, L) indices, (N,) labels
+data = {part: tensors(parts[part], vocab) for part in PARTS}
+for part, (_, labels) in data.items():
+    each = zip(CATEGORIES, labels.bincount().tolist(), strict=True)
+    print(f"{part:10}{len(labels):5} ", *(f"{c} {n}" for c, n in each))
+
+seen = {"".join(face) for face, _ in parts["train"]}
+fresh = {"".join(face) for face, _ in parts["test"]}
+assert len(seen | fresh) == len(seen) + len(fresh)
+print("vocab", len(vocab))
+print("".join(parts["test"][0][0]), data["test"][0][0].tolist())
+# --8<-- [end:data]
+show("train_faces", len(parts["train"]))
+show("validation_faces", len(parts["validation"]))
+show("test_faces", len(parts["test"]))
+show("all_faces", f"{sum(map(len, parts.values())):,}")
+show("vocab", len(vocab))
+
+# --8<-- [start:bags]
+def ngrams(text, longest):
+    """Every run of 1 to `longest` tokens; < and > mark the ends."""
+    text = ["<", *text, ">"]
+    for n in range(1, longest + 1):
+        for i in range(len(text) - n + 1):
+            yield tuple(text[i : i + n])
+
+
+def bags(texts, grams, longest=1):
+    """Lists of tokens -> (N, grams): how often each n-gram occurs."""
+    column = {gram: j for j, gram in enumerate(grams)}
+    counts = torch.zeros(len(texts), len(grams))
+    for i, text in enumerate(texts):
+        for gram in ngrams(text, longest):
+            if gram in column:
+                counts[i, column[gram]] += 1
+    return counts
+# --8<-- [end:bags]
+
+
+# --8<-- [start:naive_bayes]
+def naive_bayes(x, y, classes):
+    """(N, F) counts, (N,) labels -> weight (F, C), bias (C,)."""
+    # (C, F): one is added to every count
+    counts = F.one_hot(y, classes).float().T @ x + 1
+    weight = (counts / counts.sum(1, keepdim=True)).log().T
+    return weight, (y.bincount(minlength=classes) / len(y)).log()
+# --8<-- [end:naive_bayes]
+
+
+# --8<-- [start:logistic]
+def logistic(x, y, classes, decay):
+    """The same shapes, by maximum likelihood with weight decay."""
+    weight = torch.zeros(x.shape[1], classes, requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=40, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(x @ weight + bias, y)
+        loss = loss + decay * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def right(fitted, x, y):
+    weight, bias = fitted
+    return (x @ weight + bias).argmax(1) == y
+# --8<-- [end:logistic]
+
+
+# --8<-- [start:baselines]
+texts = {part: [face for face, _ in parts[part]] for part in PARTS}
+y = {part: labels for part, (_, labels) in data.items()}
+C = len(CATEGORIES)
+most_common = y["train"].mode().values
+hit = {"majority": y["test"] == most_common}  # (N,), on the test part
+for name, longest in (("characters", 1), ("n-grams", 3)):
+    found = [set(ngrams(face, longest)) for face in texts["train"]]
+    grams = sorted(set().union(*found))
+    x = {part: bags(texts[part], grams, longest) for part in PARTS}
+    if longest == 1:
+        bayes = naive_bayes(x["train"], y["train"], C)
+        hit["naive bayes"] = right(bayes, x["test"], y["test"])
+    tried = [
+        logistic(x["train"], y["train"], C, decay)
+        for decay in (3e-3, 1e-3, 3e-4)
+    ]
+    # validation chooses the decay
+    on_validation = [
+        right(fitted, x["validation"], y["validation"]).sum()
+        for fitted in tried
+    ]
+    best = tried[int(torch.stack(on_validation).argmax())]
+    hit[f"logistic, {name}"] = right(best, x["test"], y["test"])
+    print(f"{len(grams)} {name}")
+# --8<-- [end:baselines]
+
+# --8<-- [start:encoder]
+ids, labels = data["test"]
+models = [trained(seed) for seed in range(3)]
+for seed, model in enumerate(models):
+    with torch.no_grad():
+        hit[f"encoder, seed {seed}"] = model(ids).argmax(1) == labels
+for name, right_ones in hit.items():
+    print(f"{name:22}{right_ones.float().mean():.3f}")
+# (3, N)
+encoders = torch.stack([hit[f"encoder, seed {s}"] for s in range(3)])
+runs = encoders.float().mean(1)
+print(f"{'encoder, mean of 3':22}{runs.mean():.3f} +- {runs.std():.3f}")
+assert runs.min() > hit["majority"].float().mean() + 0.25
+# --8<-- [end:encoder]
+
+# --8<-- [start:who_wins]
+mean = encoders.float().mean(0)
+for name in [name for name in hit if "encoder" not in name]:
+    gain = mean - hit[name].float()
+    low, high = interval(gain)
+    print(f"{name:22}{gain.mean():+.3f}  [{low:+.3f}, {high:+.3f}]")
+    if name == "logistic, characters":
+        # it wins, but 0 lies inside the interval
+        assert low < 0 < -gain.mean()
+# --8<-- [end:who_wins]
+for name, right_ones in hit.items():
+    key = name.replace(", ", "_").replace(" ", "_").replace("-", "_")
+    show(key, f"{right_ones.float().mean():.3f}")
+show("encoder_mean", f"{runs.mean():.3f}")
+show("encoder_low", f"{runs.min():.3f}")
+show("encoder_high", f"{runs.max():.3f}")
+gap = interval(mean - hit["logistic, characters"].float())
+show("gap_low", f"{100 * gap[0]:+.1f}".replace("-", "−"))
+show("gap_high", f"{100 * gap[1]:+.1f}".replace("-", "−"))
+
+# --8<-- [start:capture]
+model = models[0]
+with attention_weights(model) as maps, torch.no_grad():
+    logits = model(ids)
+for name, weights in maps.items():
+    print(name, tuple(weights.shape))
+# (layers, N, H, L, L)
+maps = torch.stack(list(maps.values()))
+torch.testing.assert_close(logits, model(ids))
+# a mistake that goes unseen: the model was left in training mode
+with attention_weights(model.train()) as noisy, torch.no_grad():
+    model(ids)
+rows = noisy["encoder.layers.0.self_attn"].sum(-1)
+print(f"rows in training sum to {rows.min():.2f} .. {rows.max():.2f}")
+assert not torch.allclose(rows, maps[0].sum(-1))
+model.eval()
+# --8<-- [end:capture]
+layers, _, H, _, _ = maps.shape
+
+# --8<-- [start:one_face]
+n = texts["test"].index(list("ヽ(`Д´)ノ"))
+face = texts["test"][n]
+L = len(face)
+# (layers, H, L, L): padding cut off
+one = maps[:, n, :, :L, :L]
+torch.testing.assert_close(one.sum(-1), torch.ones(layers, H, L))
+chance = logits[n].softmax(-1)
+for category, p in zip(CATEGORIES, chance.tolist(), strict=True):
+    print(f"{category:10}{p:.3f}")
+assert CATEGORIES[chance.argmax()] == CATEGORIES[labels[n]]
+# --8<-- [end:one_face]
+axes = {"queries": face, "keys": face}
+figure("one_face", "attention", {"weights": one.flatten(0, 1)}, labels=axes)
+show("face", "".join(face))
+show("face_category", CATEGORIES[labels[n]])
+show("face_chance", f"{chance.max():.2f}")
+
+# --8<-- [start:distance]
+# rows of real tokens, (N, L)
+real = ids > 0
+# (layers, N, H, H, L): total variation of two heads' rows
+apart = (maps[:, :, :, None] - maps[:, :, None]).abs().sum(-1) / 2
+apart = apart.masked_fill(~real[:, None, None], 0)
+# (layers, H, H): mean over all rows of the test part
+distance = apart.sum((1, -1)) / real.sum()
+for layer in range(layers):
+    for a, b in combinations(range(H), 2):
+        d = distance[layer, a, b]
+        print(f"layer {layer}, heads {a} and {b}: {d:.3f}")
+# --8<-- [end:distance]
+
+# --8<-- [start:pairs]
+pairs = [
+    (layer, a, b)
+    for layer in range(layers)
+    for a, b in combinations(range(H), 2)
+]
+near = min(pairs, key=lambda pair: distance[pair])
+far = max(pairs, key=lambda pair: distance[pair])
+for name, (layer, a, b) in ("nearest", near), ("farthest", far):
+    print(f"{name:9}layer {layer}, heads {a} and {b}")
+assert distance[far] > 1.3 * distance[near]
+
+# the same distance from a head that looks at all tokens alike
+even = real[:, None, None] / real.sum(1)[:, None, None, None]
+off = (maps - even).abs().sum(-1) / 2
+off = off.masked_fill(~real[:, None], 0).sum((1, -1)) / real.sum()
+print("from uniform", [f"{d:.2f}" for d in off.flatten().tolist()])
+# --8<-- [end:pairs]
+for name, (layer, a, b) in (("near", near), ("far", far)):
+    show(f"{name}_layer", layer)
+    show(f"{name}_a", a)
+    show(f"{name}_b", b)
+    show(f"{name}_distance", f"{distance[layer, a, b]:.2f}")
+    show(f"{name}_here", f"{apart[layer, n, a, b, :L].mean():.2f}")
+    figure(f"{name}_heads", "attention", {"weights": one[layer, [a, b]]}, labels=axes)
+show("off_low", f"{off.min():.2f}")
+show("off_high", f"{off.max():.2f}")
+figure("distance", "matrix", {f"layer {i}": distance[i] for i in range(layers)}, labels={"digits": 2})
+
+# --8<-- [start:characters]
+# (N, L): what the prediction loses with each character
+moved = leave_one_out(model, ids)
+print(" ".join(f"{c} {moved[n, j]:.2f}" for j, c in enumerate(face)))
+told = logits.argmax(1)
+for index, category in enumerate(CATEGORIES):
+    felt = {}
+    for row in (told == index).nonzero().flatten().tolist():
+        for j, token in enumerate(texts["test"][row]):
+            felt.setdefault(token, []).append(moved[row, j].item())
+    # characters of at least four faces
+    mean = {t: sum(m) / len(m) for t, m in felt.items() if len(m) > 3}
+    best = sorted(mean, key=mean.get, reverse=True)[:5]
+    print(f"{category:10}", *(f"{t} {mean[t]:.2f} " for t in best))
+# --8<-- [end:characters]
+figure("characters", "bars", {"moved": moved[n, :L]}, labels={"categories": face})
+
+# --8<-- [start:toy_data]
+toys = {}
+for language in ("ja", "en"):
+    reader, words, examples = trained_reader(language)
+    x, held = tensors(examples["test"], words)
+    toys[language] = reader, examples["test"], x, held
+    each = {part: len(found) for part, found in examples.items()}
+    print(language, each, "vocab", len(words))
+    for text, label in examples["test"][:4]:
+        print(label, (" " if language == "en" else "").join(text))
+# --8<-- [end:toy_data]
+
+# --8<-- [start:toy_bag]
+for language, (_, examples, _, held) in toys.items():
+    sentences = [text for text, _ in examples]
+    grams = sorted({(token,) for text in sentences for token in text})
+    # (fours, 4, F): four sentences, one bag
+    fours = bags(sentences, grams).unflatten(0, (-1, 4))
+    for other in (1, 2, 3):
+        assert torch.equal(fours[:, 0], fours[:, other])
+    # and two of the four are 1: half is all that a bag can have
+    assert held.unflatten(0, (-1, 4)).sum(1).unique().tolist() == [2]
+    print(language, tuple(fours.shape))
+# --8<-- [end:toy_bag]
+
+# --8<-- [start:toy_order]
+shares = {}
+for language, (reader, _, x, held) in toys.items():
+    unordered, _, _ = trained_reader(language, positions=False)
+    with torch.no_grad():
+        ordered, blind = reader(x), unordered(x)
+    # without positions the four are one to the encoder too
+    fours = blind.unflatten(0, (-1, 4))
+    torch.testing.assert_close(fours[:, 3], fours[:, 0])
+    share = (ordered.argmax(1) == held).float().mean()
+    guessed = (blind.argmax(1) == held).float().mean()
+    print(f"{language} positions {share:.3f}, none {guessed:.3f}")
+    assert share > 0.9
+    assert guessed == 0.5
+    shares[language] = f"{share:.3f}", f"{guessed:.3f}"
+# --8<-- [end:toy_order]
+for language in toys:
+    show(f"{language}_ordered", shares[language][0])
+    show(f"{language}_blind", shares[language][1])
+    show(f"{language}_test", len(toys[language][1]))
+    show(f"{language}_all", sum(map(len, trained_reader(language)[2].values())))
+
+# --8<-- [start:toy_maps]
+pictures = {}
+for language, (reader, examples, x, held) in toys.items():
+    with attention_weights(reader) as recorded, torch.no_grad():
+        told_right = reader(x).argmax(1) == held
+    # the first four that are all told right
+    good = told_right.unflatten(0, (-1, 4)).all(1)
+    first = 4 * good.nonzero()[0].item()
+    text = examples[first][0]
+    # (layers, 4, H, L, L)
+    four = torch.stack(list(recorded.values()))[:, first : first + 4]
+    pictures[language] = first, four[..., : len(text), : len(text)]
+    print(language, first, tuple(pictures[language][1].shape))
+# --8<-- [end:toy_maps]
+for language, (first, four) in pictures.items():
+    text = toys[language][1][first][0]
+    axes = {"queries": text, "keys": text}
+    figure(f"toy_{language}", "attention", {"weights": four[:, 0].flatten(0, 1)}, labels=axes)
+
+# --8<-- [start:answer]
+generator = torch.Generator().manual_seed(0)
+shuffled = []
+for text in texts["test"]:
+    order = torch.randperm(len(text), generator=generator).tolist()
+    shuffled.append([text[i] for i in order])
+mixed, _ = tensors([(text, 0) for text in shuffled], vocab)
+with torch.no_grad():
+    answer = model(mixed).argmax(1)
+kept = (answer == labels).float().mean()
+share = hit["encoder, seed 0"].float().mean()
+print(f"in order {share:.3f}, shuffled {kept:.3f}")
+assert hit["majority"].float().mean() + 0.2 < kept
+assert share - kept < 0.1
+# --8<-- [end:answer]
+show("shuffled", f"{kept:.3f}")
+
+# what <head-view> draws: weights in whole thousandths, (layers, H, L, L) for each example
+SHOWN = r"""
+\(^o^)/ v(=∩_∩=) (≧∀≦)ノ  (T⌓T) (╥ω╥) (・・、)  ヽ(`Д´)ノ 凸(`△´#) щ(ಥДಥщ)
+(゜o゜)/ Σ(T▽T;)!! (⊙_⊙)  (^з^)-☆Chu! (♥ω♥) (⌒▽⌒)♡  (*/_\) (//▽//) (^_^;;;)
+"""
+views, examples = {}, {}
+
+
+def view(name, text, weights, label, logits):
+    views[name] = (1000 * weights).round().short()
+    chance = [round(p, 3) for p in logits.softmax(-1).tolist()]
+    examples[name] = {"tokens": text, "label": int(label), "chance": chance}
+
+
+for i, name in enumerate(SHOWN.split()):
+    at, size = texts["test"].index(list(name)), len(name)
+    view(f"face-{i}", list(name), maps[:, at, :, :size, :size], labels[at], logits[at])
+for language, (reader, sentences, x, held) in toys.items():
+    first, four = pictures[language]
+    with torch.no_grad():
+        four_logits = reader(x[first : first + 4])
+    for i in range(4):
+        view(f"{language}-{i}", sentences[first + i][0], four[:, i], held[first + i], four_logits[i])
+figure("head_view", "attention", views, labels={"examples": examples, "categories": CATEGORIES})
