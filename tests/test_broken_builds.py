@@ -278,6 +278,16 @@ def test_attention_that_does_not_sum_to_one(small):
     breaks(small, "layouts/two-sums.md", "weights")
 
 
+def test_a_page_that_the_navigation_forgets(small):
+    configuration = small.read("mkdocs.yml")
+    small.write("mkdocs.yml", configuration + "nav:\n  - index.md\n  - layouts:\n      - layouts/gone.md\n")
+    breaks(
+        small,
+        "mkdocs.yml: the nav names layouts/gone.md, and there is no such page",
+        "mkdocs.yml: the nav does not name layouts/two-sums.md",
+    )
+
+
 def test_a_first_build_that_fails_leaves_nothing(small):
     import shutil
 

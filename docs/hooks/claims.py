@@ -12,7 +12,6 @@ import math
 import operator
 import sys
 
-KINDS = ("equal", "exact", "differs", "bound", "raises")
 COMPARISONS = {
     "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
     "Is": operator.is_, "IsNot": operator.is_not,
@@ -89,7 +88,7 @@ class _Rewriter(ast.NodeTransformer):
         last = node.orelse[-1] if node.orelse else None
         if isinstance(last, ast.Raise) and "AssertionError" in ast.dump(last):
             for handler in node.handlers:
-                handler.body.insert(0, ast.copy_location(ast.Expr(_call("raised", node.lineno)), handler))
+                handler.body.insert(0, ast.copy_location(ast.Expr(_call("raised", node.body[-1].lineno)), handler))
         return node
 
 
@@ -379,11 +378,11 @@ def _apart(left, right, rtol, atol):
     if left.shape != right.shape:
         return f"the shapes are {tuple(left.shape)} and {tuple(right.shape)}"
     difference = (left.detach().double() - right.detach().double()).abs()
-    where = tuple(int(i) for i in torch_unravel(difference))
+    where = tuple(int(i) for i in _worst_index(difference))
     return f"greatest difference {_greatest_error(left, right):.3g} at {where}, allowed {atol:.3g} + {rtol:.3g} * |expected|"
 
 
-def torch_unravel(difference):
+def _worst_index(difference):
     """The index of the greatest entry."""
     import torch
 

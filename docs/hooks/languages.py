@@ -70,12 +70,28 @@ def on_config(config):
     }
     if config.repo_url:
         config.edit_uri = f"edit/main/docs/{project.LANG}/"
-    if config.nav:
-        config.nav = _local_nav(config.nav, config.extra.get("sections", {}))
     project.soft_faults.clear()
+    if config.nav:
+        if not project.IS_CHILD:
+            project.stop(_nav_faults(config.nav))
+        config.nav = _local_nav(config.nav, config.extra.get("sections", {}))
     if project.IS_CHILD and project.state.serving:
         project.soft_faults.extend(Fault(**fault) for fault in json.loads(SOFT_FAULTS.read_text(encoding="utf-8")))
     return config
+
+
+def _nav_faults(nav):
+    """Pages that the navigation forgets, and names in it that are no page."""
+    named = set(_names(nav))
+    pages = {page.as_posix() for language in project.LANGUAGES for page in project.page_files(language)}
+    missing = [f"the nav names {name}, and there is no such page" for name in sorted(named - pages)]
+    forgotten = [f"the nav does not name {name}: no reader would find it" for name in sorted(pages - named)]
+    return [Fault("mkdocs.yml", 0, message, soft=True) for message in [*missing, *forgotten]]
+
+
+def _names(nav):
+    for item in nav:
+        yield from _names(next(iter(item.values()))) if isinstance(item, dict) else [item]
 
 
 def _local_nav(nav, titles):
