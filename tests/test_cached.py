@@ -1,5 +1,7 @@
 """A dear function is called once, and again as soon as anything that made its result has changed."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "snippets" / "recipes"))
 
@@ -34,16 +37,18 @@ def folder(tmp_path):
 
 
 def run(folder, code="print(cached(dear, 3)['drawn'].tolist())", cache="kept"):
-    """What a fresh process prints."""
-    environment = {**os.environ, "PYTHONPATH": str(RECIPES), "OMP_NUM_THREADS": "1"}
-    environment.pop("ATTENTION_CACHE", None)
-    if cache:
-        environment["ATTENTION_CACHE"] = cache
-    code = "import torch\nfrom cached import cached\nfrom dear import dear\n" + textwrap.dedent(code)
-    (folder / "script.py").write_text(code)
-    done = subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What code prints that runs with the folder's files imported anew."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        patch.setenv("ATTENTION_CACHE", cache or "")
+        for name in ("dear", "helper"):
+            sys.modules.pop(name, None)
+        patch.setattr(sys, "dont_write_bytecode", True)  # a changed file may have the same size and second
+        patch.setattr(torch, "__version__", torch.__version__)  # put back
+        exec("from dear import dear\n" + textwrap.dedent(code), {"torch": torch, "cached": cached, "__name__": "__main__"})
+    return said.getvalue()
 
 
 def calls(folder):
@@ -120,16 +125,16 @@ def test_two_processes_compute_it_once(folder):
 
 
 def test_a_function_that_fails_leaves_nothing(folder):
-    code = """
-    def fail():
-        raise ZeroDivisionError
-    try:
-        cached(fail)
-    except ZeroDivisionError:
-        print("failed")
-    """
-    assert run(folder, code) == "failed\n"
+    (folder / "dear.py").write_text("def dear(n):\n    raise ZeroDivisionError\n")
+    with pytest.raises(ZeroDivisionError):
+        run(folder)
     assert not list((folder / "kept").glob("*.pt"))
+
+
+def test_a_function_without_a_file_is_called(folder):
+    """As in a notebook's cell."""
+    code = "drawn = []\ndef fresh():\n    drawn.append(1)\ncached(fresh)\ncached(fresh)\nprint(len(drawn))"
+    assert run(folder, code) == "2\n"
 
 
 def test_arguments_without_a_lasting_description_are_refused():
