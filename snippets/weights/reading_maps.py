@@ -1,0 +1,234 @@
+# --8<-- [start:setup]
+import copy
+
+import torch
+from cached import cached
+from capture import attention_weights
+from kaomoji import faces, interval, leave_one_out
+from kaomoji import tensors, trained, vocabulary
+
+torch.set_num_threads(1)
+parts = cached(faces)
+vocab = vocabulary(parts["train"])
+ids, labels = tensors(parts["test"], vocab)
+real = ids > 0  # (N, L)
+model = trained(seed=0)
+attend = [layer.self_attn for layer in model.encoder.layers]
+H, E = attend[0].num_heads, attend[0].embed_dim
+D = E // H
+# --8<-- [end:setup]
+
+# --8<-- [start:record]
+entered, left = [], []
+hooks = []
+for layer in attend:
+    hooks += [
+        layer.register_forward_pre_hook(lambda _, x: entered.append(x[0])),
+        layer.register_forward_hook(lambda _, x, y: left.append(y[0])),
+    ]
+with attention_weights(model) as maps, torch.no_grad():
+    logits = model(ids)
+for hook in hooks:
+    hook.remove()
+# (layers, N, H, L, L) and twice (layers, N, L, E)
+maps = torch.stack(list(maps.values()))
+entered, left = torch.stack(entered), torch.stack(left)
+print(tuple(maps.shape), tuple(entered.shape), tuple(left.shape))
+# --8<-- [end:record]
+layers, N, _, L, _ = maps.shape
+texts = [text for text, _ in parts["test"]]
+n = texts.index(list("ヽ(`Д´)ノ"))
+face, size = texts[n], len(texts[n])
+
+# --8<-- [start:averaged]
+def entropy(weights):
+    """(..., S) -> (...), in bits."""
+    return torch.special.entr(weights).sum(-1) / torch.log(torch.tensor(2.0))
+
+
+# (layers, N, L, L)
+mean = maps.mean(2)
+rows = real.expand(layers, N, L)
+of_mean = entropy(mean)[rows]
+of_heads = entropy(maps).mean(2)[rows]
+assert (of_mean >= of_heads - 1e-5).all()
+print(f"bits: mean map {of_mean.mean():.2f}, heads {of_heads.mean():.2f}")
+
+# the key that the mean prefers: how many heads prefer it?
+same = maps.argmax(-1) == mean.argmax(-1)[:, :, None]
+agree = same.sum(2)[rows]
+for count in range(H + 1):
+    share = (agree == count).float().mean()
+    print(f"{count} of {H} heads: {share:.3f} of the rows")
+assert (agree < H).float().mean() > 0.9
+# --8<-- [end:averaged]
+show("bits_mean", f"{of_mean.mean():.2f}")
+show("bits_heads", f"{of_heads.mean():.2f}")
+show("whole", f"{100 * (agree == H).float().mean():.0f}")
+show("few", f"{100 * (agree <= 1).float().mean():.0f}")
+one = maps[0, n, :, :size, :size]
+five = torch.cat([one, one.mean(0, keepdim=True)])
+figure("averaged", "attention", {"weights": five}, labels={"queries": face, "keys": face})
+
+# --8<-- [start:padded]
+padded = (~real).expand(layers, H, N, L).transpose(1, 2)
+sums = maps.sum(-1)[padded]
+torch.testing.assert_close(sums, torch.ones_like(sums))
+print(f"rows that are padding: {(~real).float().mean():.2f}")
+
+# attention that the first token receives, over all rows and real ones
+first = maps[..., 0].mean(2)  # (layers, N, L)
+careless = first.mean()
+careful = first[rows].mean()
+print(f"with padded rows {careless:.3f}, without {careful:.3f}")
+assert not torch.allclose(careless, careful, rtol=0.02)
+
+# what stands there reaches no answer
+other = copy.deepcopy(model)
+with torch.no_grad():
+    other.tokens.weight[0].normal_(std=5)
+    torch.testing.assert_close(other(ids), logits)
+# --8<-- [end:padded]
+show("padding", f"{100 * (~real).float().mean():.0f}")
+show("careless", f"{careless:.3f}")
+show("careful", f"{careful:.3f}")
+
+# --8<-- [start:contribution]
+def contributions(layer, x):
+    """(N, L, E) -> (N, H, L, E): what each token's value would add."""
+    w_v, b_v = layer.in_proj_weight[2 * E :], layer.in_proj_bias[2 * E :]
+    # (N, H, L, D)
+    v = (x @ w_v.T + b_v).unflatten(-1, (H, D)).transpose(1, 2)
+    # (H, D, E)
+    w_o = layer.out_proj.weight.T.unflatten(0, (H, D))
+    return v @ w_o
+
+
+with torch.no_grad():
+    added = torch.stack(
+        [contributions(m, x) for m, x in zip(attend, entered, strict=True)]
+    )
+    # sum over heads and keys: the layer's own output
+    bias = torch.stack([m.out_proj.bias for m in attend])[:, None, None]
+    torch.testing.assert_close((maps @ added).sum(2) + bias, left)
+# (layers, N, H, L, L): weight times length of what it lets through
+reach = maps * added.norm(dim=-1)[:, :, :, None]
+# --8<-- [end:contribution]
+
+# --8<-- [start:small_values]
+far = added.norm(dim=-1)  # (layers, N, H, L)
+keys = real[:, None].expand(layers, N, H, L)
+for layer in range(layers):
+    spread = far[layer][keys[layer]].quantile(torch.tensor([0.05, 0.95]))
+    print(f"layer {layer}: length {spread[0]:.2f} .. {spread[1]:.2f}")
+queries = real[:, None].expand(layers, N, H, L)
+changed = (maps.argmax(-1) != reach.argmax(-1))[queries].float()
+print(f"another key comes first in {changed.mean():.3f} of the rows")
+assert changed.mean() > 0.05
+# --8<-- [end:small_values]
+show("changed", f"{100 * changed.mean():.0f}")
+
+# --8<-- [start:kendall]
+def kendall(a, b, real):
+    """(N, L) twice -> (N,): rank correlation over a face's characters.
+
+    The share of pairs in the same order, less that of the others.
+    """
+    order = (a[:, :, None] - a[:, None]).sign()
+    other = (b[:, :, None] - b[:, None]).sign()
+    pairs = (real[:, :, None] & real[:, None]).triu(1)
+    return (order * other * pairs).sum((1, 2)) / pairs.sum((1, 2))
+
+
+def received(maps):
+    """(N, H, L, L) -> (N, L): mean over heads and real queries."""
+    weights = (maps * real[:, None, :, None]).sum((1, 2))
+    return weights / (H * real.sum(1, keepdim=True))
+# --8<-- [end:kendall]
+
+# --8<-- [start:leave_one_out]
+moved = leave_one_out(model, ids)
+measures = {
+    "attention, layer 0": received(maps[0]),
+    "attention, layer 1": received(maps[1]),
+    "weight x length, layer 0": received(reach[0]),
+    "weight x length, layer 1": received(reach[1]),
+    "leave-one-out, seed 1": leave_one_out(trained(seed=1), ids),
+}
+taus = {}
+for name, measure in measures.items():
+    tau = kendall(measure, moved, real)
+    taus[name] = tau.mean().item(), *interval(tau)
+    print("{:26}{:.2f}  [{:.2f}, {:.2f}]".format(name, *taus[name]))
+# more than chance, and far from the same
+assert all(low > 0 and high < 0.5 for _, low, high in taus.values())
+# --8<-- [end:leave_one_out]
+
+for name, short in zip(measures, ("a0", "a1", "r0", "r1", "seed"), strict=True):
+    tau, low, high = taus[name]
+    show(f"{short}_tau", f"{tau:.2f}")
+    show(f"{short}_low", f"{low:.2f}")
+    show(f"{short}_high", f"{high:.2f}")
+shares = [m[n, :size] / m[n, :size].sum() for m in (measures["attention, layer 1"], moved)]
+figure("face", "bars", {"attention": shares[0], "leave_one_out": shares[1]}, labels={"categories": face})
+
+# --8<-- [start:ablation]
+@torch.no_grad()
+def without(layer, heads):
+    """(N,) booleans: right answers when these heads are removed."""
+    pruned = copy.deepcopy(model)
+    w_o = pruned.encoder.layers[layer].self_attn.out_proj.weight
+    for i in heads:
+        w_o[:, i * D : (i + 1) * D] = 0
+    return pruned(ids).argmax(1) == labels
+
+
+right = logits.argmax(1) == labels
+change = {}
+for layer in range(layers):
+    for heads in [[i] for i in range(H)] + [list(range(H))]:
+        gain = without(layer, heads).float() - right.float()
+        name = f"{layer}.{heads[0] if len(heads) == 1 else 'all'}"
+        change[name] = gain.mean().item(), *interval(gain)
+        print("{:6}{:+.3f}  [{:+.3f}, {:+.3f}]".format(name, *change[name]))
+# --8<-- [end:ablation]
+
+# --8<-- [start:ablation_claims]
+single = [c for name, c in change.items() if "all" not in name]
+both = [c for name, c in change.items() if "all" in name]
+# heads whose removal cannot be told from nothing
+harmless = [low <= 0 <= high for _, low, high in single]
+print(sum(harmless), "of", len(single))
+assert sum(harmless) >= len(single) // 2
+# more than any head by itself: all of a layer
+assert min(c for c, _, _ in both) < min(c for c, _, _ in single)
+# --8<-- [end:ablation_claims]
+show("harmless", sum(harmless))
+show("heads", len(single))
+minus = "{:+.1f}".format
+for layer in range(layers):
+    show(f"all_{layer}", minus(100 * both[layer][0]).replace("-", "−"))
+columns = torch.tensor([change[name] for name in change]).T
+figure(
+    "ablation", "bars", {"change": columns[0], "low": columns[1], "high": columns[2]},
+    labels={"categories": list(change), "low": "low", "high": "high"},
+)
+
+# --8<-- [start:answer]
+even = copy.deepcopy(model)
+with torch.no_grad():
+    for layer in even.encoder.layers:
+        # queries of 0, bias too: every score is 0
+        layer.self_attn.in_proj_weight[:E] = 0
+        layer.self_attn.in_proj_bias[:E] = 0
+    with attention_weights(even) as flat:
+        blank = even(ids)
+flat = flat["encoder.layers.1.self_attn"]
+uniform = real[:, None, None] / real.sum(1)[:, None, None, None]
+torch.testing.assert_close(flat, uniform.expand_as(flat))
+kept = (blank.argmax(1) == labels).float().mean()
+print(f"{right.float().mean():.3f} -> {kept:.3f}")
+assert kept < right.float().mean() - 0.05
+# --8<-- [end:answer]
+show("right", f"{right.float().mean():.3f}")
+show("kept", f"{kept:.3f}")
