@@ -1,0 +1,233 @@
+# --8<-- [start:setup]
+from itertools import product
+
+import torch
+from capture import attention_weights
+from torch import nn
+
+torch.set_default_dtype(torch.float64)
+torch.set_printoptions(precision=4, sci_mode=False)
+B, L, S, E, H = 2, 5, 7, 24, 4
+
+
+def redrawn(model):
+    torch.manual_seed(0)  # so that a model can be made twice
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            nn.init.normal_(parameter, std=0.5)
+    return model.eval()
+
+
+def encoder(H, layers=2):
+    layer = nn.TransformerEncoderLayer(E, H, 2 * E, 0, batch_first=True)
+    nest = H % 2 == 0  # PyTorch nests no odd number of heads
+    return redrawn(nn.TransformerEncoder(layer, layers, None, nest))
+
+
+x = torch.randn(B, L, E)  # decoder input
+memory = torch.randn(B, S, E)  # encoder output
+# --8<-- [end:setup]
+
+# --8<-- [start:transformer]
+model = nn.Transformer(E, H, 2, 2, 2 * E, 0, batch_first=True)
+model = redrawn(model)
+causal = torch.ones(L, L, dtype=torch.bool).triu(1)
+source = torch.randn(B, S, E)
+
+with attention_weights(model) as maps:
+    output = model(source, x, tgt_mask=causal)
+for name, weights in maps.items():
+    print(f"{name:31} {tuple(weights.shape)}")
+assert torch.equal(output, model(source, x, tgt_mask=causal))
+# --8<-- [end:transformer]
+
+# --8<-- [start:cross]
+self_maps = maps["decoder.layers.1.self_attn"]
+cross_maps = maps["decoder.layers.1.multihead_attn"]
+print(f"self  {tuple(self_maps.shape)}")
+print(f"cross {tuple(cross_maps.shape)}")
+
+# no decoder token sees a later one, each sees all of the source
+future = self_maps[..., causal]
+assert torch.equal(future, torch.zeros_like(future))
+assert cross_maps.min() > 0
+torch.testing.assert_close(cross_maps.sum(-1), torch.ones(B, H, L))
+# --8<-- [end:cross]
+
+figure(
+    "decoder",
+    "attention",
+    {"self_attn": self_maps[0, 0], "multihead_attn": cross_maps[0, 0]},
+)
+
+# --8<-- [start:decoder]
+layer = nn.TransformerDecoderLayer(E, H, 2 * E, 0, batch_first=True)
+decoder = redrawn(nn.TransformerDecoder(layer, num_layers=2))
+
+with attention_weights(decoder) as maps:
+    decoder(x, memory, tgt_mask=causal)
+A = maps["layers.0.multihead_attn"]  # (B, H, L, S)
+
+# the same, computed from what enters the layer
+first = decoder.layers[0]
+mixed, _ = first.self_attn(x, x, x, attn_mask=causal)
+query = first.norm1(x + mixed)
+_, asked = first.multihead_attn(
+    query, memory, memory, average_attn_weights=False
+)
+torch.testing.assert_close(A, asked)
+# --8<-- [end:decoder]
+
+
+# --8<-- [start:hook]
+def hook(model, run):
+    """A forward hook that reads what the layer returns."""
+    seen = []
+    for layer in model.layers:
+        layer.self_attn.register_forward_hook(
+            lambda module, args, result: seen.append(result[1])
+        )
+    run()
+    return seen
+
+
+# --8<-- [end:hook]
+# --8<-- [start:patch]
+def patch(model, run):
+    """self_attn.forward replaced by one that asks for weights."""
+    seen = []
+    for layer in model.layers:
+        forward = layer.self_attn.forward
+
+        def ask(*args, forward=forward, **kwargs):
+            kwargs.update(need_weights=True, average_attn_weights=False)
+            result = forward(*args, **kwargs)
+            seen.append(result[1])
+            return result
+
+        layer.self_attn.forward = ask
+    run()
+    return seen
+
+
+# --8<-- [end:patch]
+# --8<-- [start:pre_hook]
+def pre_hook(model, run):
+    """A hook before that asks, and a hook after that reads."""
+
+    def ask(module, args, kwargs):
+        kwargs.update(need_weights=True, average_attn_weights=False)
+        return args, kwargs
+
+    for layer in model.layers:
+        layer.self_attn.register_forward_pre_hook(ask, with_kwargs=True)
+    return hook(model, run)
+
+
+def capture(model, run):
+    with attention_weights(model) as maps:
+        run()
+    return list(maps.values())
+
+
+# --8<-- [end:pre_hook]
+# --8<-- [start:verdict]
+def verdict(way, grad, H, padding, train=False):
+    model = encoder(H).train(train)
+    with torch.set_grad_enabled(grad):
+        seen = way(
+            model, lambda: model(x, src_key_padding_mask=padding)
+        )
+    if not seen:
+        return "no call"
+    if seen[0] is None:
+        return "None"
+    right = encoder(H).layers[0].self_attn
+    _, A = right(x, x, x, padding, average_attn_weights=False)
+    if seen[0].shape != A.shape:
+        return f"{seen[0].shape[2]} x {seen[0].shape[3]}"
+    rows = slice(None) if padding is None else slice(0, 3)
+    same = torch.allclose(seen[0][:, :, rows], A[:, :, rows])
+    return "all" if same else "wrong"
+
+
+# --8<-- [end:verdict]
+
+# --8<-- [start:matrix]
+if not torch.__version__.startswith("2.13."):
+    raise RuntimeError(f"written for 2.13, this is {torch.__version__}")
+padding = torch.arange(L).expand(B, L) >= 3  # two of five
+modes = {
+    "train": (True, True),
+    "eval+grad": (False, True),
+    "eval+no_grad": (False, False),
+}
+table = {}
+print(f"{'':13}{'heads':7}{'padding':9}hook     patch    pre      capture")
+for (mode, (train, grad)), heads, padded in product(
+    modes.items(), (3, 4), (False, True)
+):
+    row = [
+        verdict(way, grad, heads, padding if padded else None, train)
+        for way in (hook, patch, pre_hook, capture)
+    ]
+    table[mode, heads, padded] = row
+    cells = "".join(f"{cell:9}" for cell in row)
+    print(f"{mode:13}{heads:<7}{'yes' if padded else 'no':9}{cells}".rstrip())
+# --8<-- [end:matrix]
+
+# --8<-- [start:columns]
+assert {row[0] for row in table.values()} == {"None"}
+assert {row[3] for row in table.values()} == {"all"}
+missed = [cell for cell, row in table.items() if row[1] != "all"]
+shrunk = [cell for cell, row in table.items() if row[2] != "all"]
+print("missed", *missed)
+print("shrunk", *shrunk)
+assert missed == [("eval+no_grad", 4, False), ("eval+no_grad", 4, True)]
+assert shrunk == [("eval+no_grad", 4, True)]
+# --8<-- [end:columns]
+
+# --8<-- [start:digits]
+model = encoder(H)
+usual = model(x)
+with attention_weights(model):
+    assert torch.equal(model(x), usual)
+
+outputs = []
+pre_hook(model, lambda: outputs.append(model(x)))
+asked = outputs[0]
+# near, and not the same
+torch.testing.assert_close(asked, usual)
+assert not torch.equal(asked, usual)
+# --8<-- [end:digits]
+show("digits", f"{(asked - usual).abs().max():.0e}")
+
+# --8<-- [start:padding]
+model = encoder(H)
+grad = model(x, src_key_padding_mask=padding)
+with torch.no_grad(), attention_weights(model) as maps:
+    no_grad = model(x, src_key_padding_mask=padding)
+print(f"grad    {grad[0, -1, :3]}")
+print(f"no_grad {no_grad[0, -1, :3]}")
+
+# real positions agree; at padding one path computes, one fills in 0
+torch.testing.assert_close(no_grad[~padding], grad[~padding])
+assert not torch.allclose(no_grad[padding], grad[padding], atol=0.1)
+print(maps["layers.0.self_attn"][0, 0])
+# --8<-- [end:padding]
+
+# --8<-- [start:question]
+def seen_by_patch(model, run):
+    with torch.no_grad():
+        return len(patch(model, run))
+
+
+layer = nn.TransformerDecoderLayer(E, H, 2 * E, 0, batch_first=True)
+decoder = redrawn(nn.TransformerDecoder(layer, num_layers=2))
+model = encoder(H)
+in_encoder = seen_by_patch(model, lambda: model(x))
+in_decoder = seen_by_patch(decoder, lambda: decoder(x, memory))
+print(f"encoder {in_encoder}\ndecoder {in_decoder}")
+assert in_encoder == 0
+assert in_decoder == 2
+# --8<-- [end:question]
