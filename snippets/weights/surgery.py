@@ -1,0 +1,297 @@
+# --8<-- [start:setup]
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrize import register_parametrization
+
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+B, L, E, H = 2, 5, 24, 4
+D = E // H
+mha = nn.MultiheadAttention(E, H, batch_first=True)
+for parameter in mha.parameters():
+    nn.init.normal_(parameter, std=0.5)
+x = torch.randn(B, L, E)
+
+
+def run(mha):
+    """Output (B, L, E) and weights (B, H, L, L)."""
+    return mha(x, x, x, average_attn_weights=False)
+
+
+output, A = run(mha)
+# --8<-- [end:setup]
+
+# --8<-- [start:read]
+def rows(i, of="qkv"):
+    """Rows of head i in in_proj_weight and in_proj_bias."""
+    starts = ["qkv".index(role) * E + i * D for role in of]
+    return torch.cat([torch.arange(a, a + D) for a in starts])
+
+
+def columns(i):
+    """Columns of head i in out_proj.weight."""
+    return slice(i * D, (i + 1) * D)
+
+
+def contribution(mha, i):
+    W, b = mha.in_proj_weight, mha.in_proj_bias
+    v = x @ W[rows(i, "v")].T + b[rows(i, "v")]  # (B, L, D)
+    A = run(mha)[1][:, i]  # (B, L, L)
+    return A @ v @ mha.out_proj.weight[:, columns(i)].T
+
+
+parts = [contribution(mha, i) for i in range(H)]
+torch.testing.assert_close(sum(parts) + mha.out_proj.bias, output)
+# --8<-- [end:read]
+
+# --8<-- [start:ablate]
+i = 2
+ablated = deepcopy(mha)
+with torch.no_grad():
+    ablated.out_proj.weight[:, columns(i)] = 0
+# without head i, and nothing else
+without = run(ablated)[0]
+torch.testing.assert_close(without, output - parts[i])
+
+# wrong: rows are features of the output, made by all heads
+by_rows = deepcopy(mha)
+with torch.no_grad():
+    by_rows.out_proj.weight[columns(i)] = 0
+assert not torch.allclose(run(by_rows)[0], without, atol=0.1)
+# --8<-- [end:ablate]
+
+# --8<-- [start:uniform]
+# wrong too: a head without queries still looks, everywhere alike
+silent = deepcopy(mha)
+with torch.no_grad():
+    silent.in_proj_weight[rows(i, "q")] = 0
+    silent.in_proj_bias[rows(i, "q")] = 0
+still, weights = run(silent)
+torch.testing.assert_close(weights[:, i], torch.full((B, L, L), 1 / L))
+assert not torch.allclose(still, without, atol=0.1)
+
+# with the bias left: one row for all queries, not uniform
+with torch.no_grad():
+    silent.in_proj_bias[rows(i, "q")] = mha.in_proj_bias[rows(i, "q")]
+one_row = run(silent)[1][:, i].detach()
+torch.testing.assert_close(one_row[:, 0], one_row[:, 4])
+assert not torch.allclose(one_row, weights[:, i], atol=0.1)
+print(one_row[0, 0])
+# --8<-- [end:uniform]
+
+figure(
+    "silenced",
+    "attention",
+    {"A": torch.stack([A[0, i], weights[0, i], one_row[0]])},
+    labels={"heads": ["W_i^Q", "W_i^Q = 0, b_i^Q = 0", "W_i^Q = 0"]},
+)
+
+# --8<-- [start:permute]
+order = [2, 0, 3, 1]
+packed = torch.cat([rows(i, of) for of in "qkv" for i in order])
+merged = torch.cat([torch.arange(E)[columns(i)] for i in order])
+permuted = deepcopy(mha)
+with torch.no_grad():
+    permuted.in_proj_weight[:] = mha.in_proj_weight[packed]
+    permuted.in_proj_bias[:] = mha.in_proj_bias[packed]
+half_done = run(permuted)[0]
+with torch.no_grad():
+    permuted.out_proj.weight[:] = mha.out_proj.weight[:, merged]
+
+same, moved = run(permuted)
+torch.testing.assert_close(same, output)
+torch.testing.assert_close(moved, A[:, order])
+# wrong: out_proj left as it was
+assert not torch.allclose(half_done, output, atol=0.1)
+# --8<-- [end:permute]
+
+
+# --8<-- [start:pruned]
+class Pruned(nn.Module):
+    """Some heads of an nn.MultiheadAttention, their width kept."""
+
+    def __init__(self, mha, heads):
+        super().__init__()
+        kept = torch.cat([rows(i, of) for of in "qkv" for i in heads])
+        merged = torch.cat([torch.arange(E)[columns(i)] for i in heads])
+        self.W = nn.Parameter(mha.in_proj_weight[kept])
+        self.b = nn.Parameter(mha.in_proj_bias[kept])
+        self.W_o = nn.Parameter(mha.out_proj.weight[:, merged])
+        self.b_o = nn.Parameter(mha.out_proj.bias.clone())
+
+    def forward(self, x):
+        # (3, B, H', L, D)
+        q, k, v = F.linear(x, self.W, self.b).unflatten(
+            -1, (3, -1, D)
+        ).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        merged = heads.transpose(1, 2).flatten(2)
+        return F.linear(merged, self.W_o, self.b_o)
+# --8<-- [end:pruned]
+
+
+# --8<-- [start:prune]
+i = 2
+pruned = Pruned(mha, [0, 1, 3])
+torch.testing.assert_close(pruned(x), without)
+before = sum(p.numel() for p in mha.parameters())
+after = sum(p.numel() for p in pruned.parameters())
+print(f"parameters {before} -> {after}")
+assert before - after == 4 * E * D + 3 * D
+
+# wrong: three heads of PyTorch are wider, and cut elsewhere
+wider = nn.MultiheadAttention(E, H - 1, batch_first=True)
+wider.load_state_dict(ablated.state_dict())  # all keys match
+assert wider.head_dim == 8
+assert not torch.allclose(run(wider)[0], without, atol=0.1)
+# --8<-- [end:prune]
+
+
+# --8<-- [start:mask]
+def step(mha, optimizer):
+    """Three steps of training on some loss."""
+    for _ in range(3):
+        optimizer.zero_grad()
+        run(mha)[0].square().mean().backward()
+        optimizer.step()
+    return mha.in_proj_weight.detach()
+
+
+def masked(optimizer, **options):
+    trained = deepcopy(mha)
+    free = torch.ones(3 * E, 1)
+    free[rows(i)] = 0
+    trained.in_proj_weight.register_hook(lambda grad: grad * free)
+    return step(trained, optimizer(trained.parameters(), **options))
+
+
+frozen = mha.in_proj_weight[rows(i)]
+sgd = masked(torch.optim.SGD, lr=0.1)
+assert torch.equal(sgd[rows(i)], frozen)
+assert not torch.allclose(sgd, mha.in_proj_weight)
+# wrong: AdamW shrinks what has no gradient
+adamw = masked(torch.optim.AdamW, lr=0.1, weight_decay=0.1)
+torch.testing.assert_close(adamw[rows(i)], frozen * (1 - 0.01) ** 3)
+assert not torch.allclose(adamw[rows(i)], frozen)
+# --8<-- [end:mask]
+
+
+# --8<-- [start:freeze]
+class Frozen(nn.Module):
+    """Whatever is learned, these rows stay what they were."""
+
+    def __init__(self, weight, rows):
+        super().__init__()
+        free = torch.ones(len(weight), 1, dtype=torch.bool)
+        self.register_buffer("free", free.index_fill(0, rows, False))
+        self.register_buffer("kept", weight.detach().clone())
+
+    def forward(self, weight):
+        return torch.where(self.free, weight, self.kept)
+
+
+held = deepcopy(mha)
+keep = Frozen(mha.in_proj_weight, rows(i))
+register_parametrization(held, "in_proj_weight", keep)
+options = {"lr": 0.1, "weight_decay": 0.1}
+after = step(held, torch.optim.AdamW(held.parameters(), **options))
+assert torch.equal(after[rows(i)], frozen)
+assert not torch.allclose(after, mha.in_proj_weight)
+# --8<-- [end:freeze]
+
+# --8<-- [start:reset]
+reset = deepcopy(mha)
+bound = (6 / (4 * E)) ** 0.5  # PyTorch's own, for the packed matrix
+with torch.no_grad():
+    fresh = torch.empty(3 * D, E).uniform_(-bound, bound)
+    reset.in_proj_weight[rows(i)] = fresh
+    reset.in_proj_bias[rows(i)] = 0
+_, weights = run(reset)
+others = [0, 1, 3]
+assert torch.equal(weights[:, others], A[:, others])
+assert not torch.allclose(weights[:, i], A[:, i], atol=0.1)
+
+# wrong: a view that looks like the paper's takes from every head
+strided = deepcopy(mha)
+with torch.no_grad():
+    strided.in_proj_weight[:E].view(D, H, E)[:, i] = fresh[:D]
+changed = [
+    j for j in range(H) if not torch.equal(run(strided)[1][:, j], A[:, j])
+]
+print("changed", changed)
+assert changed == [0, 1, 2, 3]
+# --8<-- [end:reset]
+
+
+# --8<-- [start:lora]
+class LoRA(nn.Module):
+    """W + B A on the rows of q and of v; k is left alone."""
+
+    def __init__(self, E, rank):
+        super().__init__()
+        self.A = nn.Parameter(torch.randn(2, rank, E) * 0.1)
+        self.B = nn.Parameter(torch.zeros(2, E, rank))
+
+    def forward(self, W):
+        q, v = self.B @ self.A  # (E, E) each
+        return W + torch.cat([q, torch.zeros_like(W[: len(q)]), v])
+
+
+tuned = deepcopy(mha).requires_grad_(False)
+lora = LoRA(E, rank=2)
+register_parametrization(tuned, "in_proj_weight", lora)
+assert torch.equal(run(tuned)[0], output)  # B is 0 at first
+W = step(tuned, torch.optim.AdamW(lora.parameters(), lr=0.1))
+change = (W - mha.in_proj_weight).unflatten(0, (3, E))
+print("rank", [torch.linalg.matrix_rank(part).item() for part in change])
+assert torch.equal(change[1], torch.zeros(E, E))
+assert torch.linalg.matrix_rank(change[0]) == 2
+# --8<-- [end:lora]
+
+
+# --8<-- [start:dead]
+class Adapted(nn.Module):
+    """The usual wrapper of a Linear: base(x) + x A^T B^T."""
+
+    def __init__(self, base, rank):
+        super().__init__()
+        self.base = base
+        self.A = nn.Parameter(torch.randn(rank, E))
+        self.B = nn.Parameter(torch.randn(E, rank))
+        self.weight, self.bias = base.weight, base.bias
+
+    def forward(self, x):
+        return self.base(x) + x @ self.A.T @ self.B.T
+
+
+wrapped, heard = deepcopy(mha), []
+wrapped.out_proj = Adapted(wrapped.out_proj, rank=2)
+wrapped.out_proj.register_forward_hook(lambda *_: heard.append(1))
+same, _ = run(wrapped)
+same.square().mean().backward()
+assert torch.equal(same, output)  # the adapter is not there
+assert wrapped.out_proj.A.grad is None
+assert heard == []
+# --8<-- [end:dead]
+
+# --8<-- [start:question]
+def effect(i):
+    return (parts[i].norm() / output.norm()).item()
+
+
+print("effect", *(f"{effect(i):.2f}" for i in range(H)))
+least = min(range(H), key=effect)
+rest = [j for j in range(H) if j != least]
+# leave the head's mean behind, as a bias
+small = Pruned(mha, rest)
+mean = parts[least].mean((0, 1))
+with torch.no_grad():
+    small.b_o += mean
+by_mean = (small(x) - output).norm()
+by_zero = (Pruned(mha, rest)(x) - output).norm()
+print(f"zero {by_zero:.3f}\nmean {by_mean:.3f}")
+assert by_mean < by_zero
+# --8<-- [end:question]
