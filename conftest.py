@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")  # before torch is imported
@@ -31,9 +32,10 @@ def run(item):
     if block.first:
         block.page.enter()
     said = io.StringIO()
-    with block.page.inside(), contextlib.redirect_stdout(said):
-        exec(compile(block.code, f"{item.path}:{block.lineno}", "exec"), block.page.names)
-    assert said.getvalue().strip("\n") == notebooks.output_of(block.include), "it prints what the page does not show"
+    with block.page.inside() as names, contextlib.redirect_stdout(said):
+        exec(compile(block.code, f"{item.path}:{block.lineno}", "exec"), names)
+    printed = textwrap.dedent(said.getvalue().rstrip()).strip("\n")
+    assert printed == notebooks.output_of(block.include), "it prints what the page does not show"
 
 
 codeblocks.extract_from_file = page_blocks.extract

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tempfile
+import types
 from pathlib import Path
 
 import notebooks
@@ -52,7 +53,7 @@ class Page:
     def enter(self):
         """Lay the linked recipes into an empty folder and go there."""
         _as_imported()
-        self.names = {"__name__": "__main__"}
+        self.module = types.ModuleType("__main__")
         self.folder = tempfile.TemporaryDirectory()
         for name in self.parts.recipes:
             source = (ROOT / "snippets" / "recipes" / name).read_text(encoding="utf-8")
@@ -64,9 +65,11 @@ class Page:
         before = Path.cwd()
         os.chdir(self.folder.name)
         sys.path.insert(0, self.folder.name)
+        main, sys.modules["__main__"] = sys.modules["__main__"], self.module
         try:
-            yield
+            yield self.module.__dict__
         finally:
+            sys.modules["__main__"] = main
             sys.path.remove(self.folder.name)
             os.chdir(before)
             for name in self.parts.recipes:
