@@ -27,6 +27,9 @@ test: .venv/installed ## every check there is
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
 	@$(RUN) tests/bench.py
 
+bench-layouts: .venv/installed ## time the layouts of one attention layer on this machine, for the page on cost
+	@$(RUN) tests/bench_layouts.py
+
 stamp: .venv/installed ## accept one page pair after rereading it: make stamp PAGE=layouts/rosetta
 	@$(RUN) docs/hooks/pages.py stamp $(PAGE)
 
