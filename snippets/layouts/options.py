@@ -103,7 +103,7 @@ q, k, v = (a.unflatten(-1, (H, D)).transpose(1, 2) for a in (q, k, v))
 heads = (q @ k.mT / D**0.5).softmax(-1) @ v  # (B, H, L, D)
 torch.testing.assert_close(
     apart.out_proj(heads.transpose(1, 2).flatten(2)), output)
-print(apart.in_proj_weight)
+print(f"in_proj_weight {apart.in_proj_weight}")
 # --8<-- [end:kdim]
 
 # --8<-- [start:extra_columns]
@@ -124,7 +124,7 @@ for kv, zero in ((0, 0), (1, 0), (0, 1), (1, 1)):
 # --8<-- [end:extra_columns]
 figure("extra_columns", "attention", {"weights": weights[0, :2]}, {
     "queries": [str(i) for i in range(L)],
-    "keys": [*(str(j) for j in range(S)), "k", "0"],
+    "keys": [*(str(j) for j in range(S)), "bias_k", "zero"],
 })
 
 # --8<-- [start:never_masked]
@@ -152,6 +152,10 @@ other = x.clone()
 other[1] = torch.randn(L, E, dtype=torch.float64)
 torch.testing.assert_close(right(other, other, other)[0][0], good[0])
 assert not torch.allclose(wrong(other, other, other)[0][0], bad[0])
+# one sample at a time: every token sees itself alone
+_, single = wrong(x[:1], x[:1], x[:1])
+print(f"single {tuple(single.shape)}")
+assert torch.equal(single, torch.ones_like(single))
 # --8<-- [end:batch_first]
 
 # --8<-- [start:dropout]
@@ -210,7 +214,7 @@ assert abs(spread["torch"] / packed.std() - 1) < 0.01
 show("ratio", f"{ratio:.3f}")
 
 # --8<-- [start:question]
-# embed_dim is four things: what of it does kdim free?
+# kdim is the width that goes in, d_k the width that comes out
 state = build(kdim=9).state_dict()
 for letter in "qkv":
     print(letter, tuple(state[f"{letter}_proj_weight"].shape))
