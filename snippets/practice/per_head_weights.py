@@ -1,0 +1,286 @@
+# --8<-- [start:setup]
+import warnings
+import torch
+from capture import attention_weights, sdpa_weights
+from torch import nn
+from torch.nn import functional as F
+
+warnings.filterwarnings("ignore", "The PyTorch API of nested")
+torch.set_printoptions(precision=3, sci_mode=False)
+torch.manual_seed(12)
+B, L, S, E, H = 2, 5, 7, 24, 4
+D = E // H
+x = torch.randn(B, L, E, dtype=torch.float64) / 2
+options = {"dropout": 0.3, "batch_first": True}
+layer = nn.TransformerEncoderLayer(E, H, 36, **options)
+model = nn.TransformerEncoder(layer, 2).double().eval()
+for name, parameter in model.named_parameters():
+    if "self_attn" in name:
+        nn.init.normal_(parameter, std=0.5)
+mha = model.layers[0].self_attn
+print("x", tuple(x.shape))
+# --8<-- [end:setup]
+
+
+# --8<-- [start:refused]
+def refused(answer, right):
+    """Fail unless the answer has the right shape and wrong numbers."""
+    assert answer.shape == right.shape
+    try:
+        torch.testing.assert_close(answer, right)
+    except AssertionError as error:
+        print(str(error).splitlines()[2])
+    else:
+        raise AssertionError("this answer is right")
+# --8<-- [end:refused]
+
+
+# --8<-- [start:every_head]
+out, weights = mha(x, x, x, average_attn_weights=False)
+_, mean = mha(x, x, x)
+print("weights", tuple(weights.shape), "mean", tuple(mean.shape))
+torch.testing.assert_close(weights.mean(dim=1), mean)
+# each row is a distribution over the keys
+rows = weights.sum(dim=-1)
+torch.testing.assert_close(rows, torch.ones_like(rows))
+# --8<-- [end:every_head]
+
+# --8<-- [start:every_head_wrong]
+_, nothing = mha(
+    x, x, x, need_weights=False, average_attn_weights=False
+)
+assert nothing is None
+print(nothing)
+# not the heads again, but the rows of the mean
+refused(mean[:, None].expand(B, H, L, L), weights)
+# --8<-- [end:every_head_wrong]
+
+# --8<-- [start:encoder]
+with attention_weights(model) as maps:
+    recorded = model(x)
+for name, seen in maps.items():
+    print(name, tuple(seen.shape))
+# the model puts out what it put out before
+assert torch.equal(recorded, model(x))
+# x goes into layer 0 as it is
+torch.testing.assert_close(maps["layers.0.self_attn"], weights)
+# --8<-- [end:encoder]
+
+# --8<-- [start:encoder_wrong]
+results = []
+hooks = [
+    layer.self_attn.register_forward_hook(
+        lambda module, args, result: results.append(result[1])
+    )
+    for layer in model.layers
+]
+model(x)
+for hook in hooks:
+    hook.remove()
+assert len(results) == len(maps)
+assert all(result is None for result in results)
+print(results)
+# --8<-- [end:encoder_wrong]
+
+# --8<-- [start:hooks]
+def ask(module, args, kwargs):
+    """Every head, please."""
+    wanted = {"need_weights": True, "average_attn_weights": False}
+    return args, {**kwargs, **wanted}
+
+
+def by_two_hooks(model, x):
+    """The weights of each layer, (B, H, L, L), in their order."""
+    seen, hooks = [], []
+    for layer in model.layers:
+        attention = layer.self_attn
+        hooks += [
+            attention.register_forward_pre_hook(ask, with_kwargs=True),
+            attention.register_forward_hook(
+                lambda module, args, result: seen.append(result[1])
+            ),
+        ]
+    model(x)
+    for hook in hooks:
+        hook.remove()
+    return seen
+# --8<-- [end:hooks]
+
+
+# --8<-- [start:hooks_agree]
+ours = by_two_hooks(model, x)
+for seen, (name, right) in zip(ours, maps.items(), strict=True):
+    print(name, tuple(seen.shape))
+    torch.testing.assert_close(seen, right)
+# they are gone: a second call adds nothing
+model(x)
+assert len(ours) == len(model.layers)
+# --8<-- [end:hooks_agree]
+
+# --8<-- [start:patched]
+calls = []
+original = mha.forward
+
+
+def forward(*args, **kwargs):
+    kwargs = ask(mha, args, kwargs)[1]
+    result = original(*args, **kwargs)
+    calls.append(result[1])
+    return result
+
+
+mha.forward = forward
+model(x)
+torch.testing.assert_close(calls[0], weights)
+with_gradients = len(calls)
+with torch.no_grad():
+    model(x)
+mha.forward = original
+without = len(calls) - with_gradients
+print("calls with gradients", with_gradients, "without", without)
+assert without < with_gradients
+# --8<-- [end:patched]
+
+# --8<-- [start:padding]
+lengths = torch.tensor([5, 3])
+padding = torch.arange(L) >= lengths[:, None]  # (B, L), True hides
+with attention_weights(model) as maps, torch.no_grad():
+    model(x, src_key_padding_mask=padding)
+padded = maps["layers.0.self_attn"]
+assert padded[1, ..., 3:].abs().max() == padded.new_zeros(())
+# head 2 of sample 1, real tokens only
+print(tuple(padded.shape), tuple(padded[1, 2, :3, :3].shape))
+# how much key 0 gets from one query, for each sample and head
+real = (~padding)[:, None]  # (B, 1, L)
+received = (padded[..., 0] * real).sum(-1) / lengths[:, None]
+torch.testing.assert_close(received[1], padded[1, :, :3, 0].mean(-1))
+print(received)
+# --8<-- [end:padding]
+
+# --8<-- [start:padding_wrong]
+over_all = padded[..., 0].mean(-1)
+refused(over_all, received)
+torch.testing.assert_close(over_all[0], received[0])
+assert not torch.allclose(over_all[1], received[1])
+# --8<-- [end:padding_wrong]
+
+# --8<-- [start:dropout]
+model.train()
+with attention_weights(model, before_dropout=True) as maps:
+    model(x)
+before = maps["layers.0.self_attn"]
+with attention_weights(model) as maps:
+    model(x)
+after = maps["layers.0.self_attn"]
+model.eval()
+torch.testing.assert_close(before, weights)
+for seen in (before, after):
+    sums = seen.sum(-1)
+    print(f"rows sum to {sums.min():.2f} .. {sums.max():.2f}")
+# what is left is scaled up
+left = after != 0
+torch.testing.assert_close(after[left], before[left] / (1 - 0.3))
+# --8<-- [end:dropout]
+
+# --8<-- [start:dropout_wrong]
+total = after.sum(-1, keepdim=True)
+scaled = after / total
+rows = scaled.sum(-1)
+torch.testing.assert_close(rows, torch.ones_like(rows))
+refused(scaled, before)
+assert not torch.allclose(scaled, before)
+# --8<-- [end:dropout_wrong]
+
+# --8<-- [start:sdpa]
+q, k, v = torch.randn(3, B, H, L, D, dtype=torch.float64)
+heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+# the identity as values: the output is the weights
+identity = torch.eye(L, dtype=torch.float64).expand(B, H, L, L)
+inside = F.scaled_dot_product_attention(
+    q, k, identity, is_causal=True
+)
+torch.testing.assert_close(inside @ v, heads)
+torch.testing.assert_close(
+    sdpa_weights(q, k, is_causal=True), inside
+)
+print(tuple(heads.shape), tuple(inside.shape))
+# --8<-- [end:sdpa]
+
+# --8<-- [start:sdpa_wrong]
+scores = q @ k.mT / D**0.5
+without_mask = scores.softmax(-1)
+refused(without_mask, inside)
+assert not torch.allclose(without_mask @ v, heads)
+# the mask, but behind the softmax
+cut = without_mask.tril()
+refused(cut, inside)
+assert not torch.allclose(cut @ v, heads)
+# --8<-- [end:sdpa_wrong]
+
+# --8<-- [start:decoder]
+layer = nn.TransformerDecoderLayer(E, H, 36, **options)
+decoder = nn.TransformerDecoder(layer, 2).double().eval()
+for name, parameter in decoder.named_parameters():
+    if "attn" in name:
+        nn.init.normal_(parameter, std=0.5)
+memory = torch.randn(B, S, E, dtype=torch.float64)
+with attention_weights(decoder) as maps:
+    decoder(x, memory)
+for name, seen in maps.items():
+    print(name, tuple(seen.shape))
+cross = maps["layers.1.multihead_attn"]
+most = cross.argmax(dim=-1)  # (B, H, L), numbers of memory tokens
+picked = cross.gather(-1, most[..., None])
+assert (picked >= cross).all()
+print(most[0])
+# --8<-- [end:decoder]
+
+# --8<-- [start:decoder_wrong]
+other_way = cross.argmax(dim=-2)
+print(tuple(most.shape), tuple(other_way.shape))
+assert other_way.shape != most.shape
+# the same slip where queries and keys are the same tokens
+own = maps["layers.1.self_attn"]
+refused(own.argmax(dim=-2), own.argmax(dim=-1))
+# --8<-- [end:decoder_wrong]
+
+# --8<-- [start:removed]
+values = F.linear(x, mha.in_proj_weight, mha.in_proj_bias)[..., 2 * E :]
+v = values.unflatten(-1, (H, D)).transpose(1, 2)
+parts = [
+    (weights[:, i] @ v[:, i])
+    @ mha.out_proj.weight[:, i * D : (i + 1) * D].T
+    for i in range(H)
+]
+torch.testing.assert_close(sum(parts) + mha.out_proj.bias, out)
+expected = out - parts[2]
+kept = mha.out_proj.weight.detach().clone()
+with torch.no_grad():
+    # head 2 goes in through its columns
+    mha.out_proj.weight[:, 2 * D : 3 * D] = 0
+    removed = mha(x, x, x)[0]
+    mha.out_proj.weight.copy_(kept)
+torch.testing.assert_close(removed, expected)
+print(f"moved by {(removed - out).abs().max():.2f}")
+# --8<-- [end:removed]
+
+# --8<-- [start:removed_wrong]
+packed = mha.in_proj_weight.detach().clone()
+bias = mha.in_proj_bias.detach().clone()
+with torch.no_grad():
+    # rows instead of columns: some outputs are missing, of all heads
+    mha.out_proj.weight[2 * D : 3 * D] = 0
+    by_rows = mha(x, x, x)[0]
+    mha.out_proj.weight.copy_(kept)
+    # no query: head 2 looks at everything alike, and still speaks
+    mha.in_proj_weight[2 * D : 3 * D] = 0
+    mha.in_proj_bias[2 * D : 3 * D] = 0
+    by_query, uniform = mha(x, x, x, average_attn_weights=False)
+    mha.in_proj_weight.copy_(packed)
+    mha.in_proj_bias.copy_(bias)
+refused(by_rows, expected)
+refused(by_query, expected)
+torch.testing.assert_close(
+    uniform[:, 2], torch.full_like(uniform[:, 2], 1 / L)
+)
+# --8<-- [end:removed_wrong]
