@@ -1,8 +1,13 @@
 """Notebooks: a page's blocks as cells; those of the built site run in Jupyter and print what they show."""
 
+import importlib.util
 import json
+import re
+import subprocess
+import sys
 
 import nbformat
+import notebooks
 import page_blocks
 import pytest
 import shared_site
@@ -38,12 +43,52 @@ def test_a_lesson_as_a_notebook(lesson):
 
 def test_a_practice_page_is_rendered_from_its_notebook(built_small_project):
     page = built_small_project.read("site/ja/practice/try-it/index.html")
-    assert "jp-Cell" in page
-    assert "6 numbers" in page
+    assert 'class="jupyter-wrapper"' in page
     assert 'id="answer"' in page
     assert 'data-tex="x^2 &lt; 3"' in page
     assert "<style" not in page
     assert "clipboard-copy" not in page
+
+
+def test_a_practice_page_has_the_markup_of_every_other_page(built_small_project):
+    """Blocks that Material lets one scroll by keyboard; what a cell printed right below its source; links inside the site."""
+    page = built_small_project.read("site/ja/practice/try-it/index.html")
+    article = page[page.index('<div class="jupyter-wrapper">') : page.index("</article>")]
+    assert article.count("<div") == article.count("</div>")
+    assert article.count("<details") == article.count("</details>") == 1
+    assert "jp-Cell" not in article
+    assert "zeroclipboard" not in article
+    blocks = re.findall(
+        r'<div class="highlight"><pre><span></span><code>(.*?)</code></pre></div>(?=(\s*<div)?)', article, re.S
+    )
+    assert len(blocks) == article.count("<pre") == 5
+    assert [code for code, _ in blocks[2::2]] == ["tensor(15., dtype=torch.float64)\n", "6 numbers\n"]
+    assert [bool(neighbour) for _, neighbour in blocks] == [False, True, False, True, False]
+    assert '<a href="../../layouts/two-sums/">' in article
+
+
+def test_a_practice_notebook_begins_with_what_it_needs(built_small_project):
+    path = built_small_project.path("site/ja/practice/try-it/try-it.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = cells(notebook)
+    assert [cell.source == notebooks.INSTALL for cell in code] == [True, False, False]
+    assert notebook.cells[1] is code[0]
+    page = built_small_project.read("site/ja/practice/try-it/index.html")
+    box = page[page.index('<details class="file">') : page.index("</details>", page.index('<details class="file">'))]
+    assert "<summary>準備：PyTorchがなければ入れる</summary>" in box
+    assert "find_spec" in box
+    assert page.count("find_spec") == 1
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_torch_is_installed_where_it_is_missing(missing, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if missing else object())
+    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append((command, check)))
+    exec(notebooks.INSTALL, {})
+    assert asked == ([([sys.executable, "-m", "pip", "install", "--quiet", "torch"], True)] if missing else [])
+    assert capsys.readouterr() == ("", "")
 
 
 def run(path, folder):
@@ -89,13 +134,23 @@ def test_every_practice_notebook_runs_in_jupyter(language, tmp_path):
     found = sorted((shared_site.built() / language / "practice").glob("*/*.ipynb"))
     assert found
     for path in found:
-        run(path, tmp_path)
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        code = cells(run(path, folder))
+        assert code[0].source == notebooks.INSTALL
+        for cell in code[1:]:
+            imports = re.findall(r"^from (capture|checks) import", cell.source, re.M)
+            assert all((folder / f"{name}.py").exists() for name in imports)
 
 
 def test_outputs_of_the_practice_notebooks_are_those_of_the_run(built_small_project):
     notebook = json.loads(built_small_project.read("site/en/practice/try-it/try-it.ipynb"))
-    texts = ["".join(cell["outputs"][0]["text"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert texts == ["tensor(15., dtype=torch.float64)\n", "6 numbers\n"]
+    texts = [
+        "".join("".join(output["text"]) for output in cell["outputs"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    assert texts == ["", "tensor(15., dtype=torch.float64)\n", "6 numbers\n"]
 
 
 def test_the_fixture_is_whole():

@@ -23,6 +23,7 @@ import yaml
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.toc import get_toc
+from mkdocs.utils import get_relative_url
 from project import Fault
 
 import snippets
@@ -32,9 +33,23 @@ BOX = re.compile(r'^(?:!!!|\?\?\?\+?) +[\w-]+(?: +"(?P<title>.*)")? *$')
 HEADING_ID = re.compile(r"^(#{1,6} .*?)\s*\{ *#[\w-]+[^}]*\}\s*$")
 WRAPPER = re.compile(r"^</?[a-z][\w-]*(?: [^>]*)?\bmarkdown\b[^>]*>$|^</(?:div|[a-z]+-[a-z-]+)>$")
 WORDS = {
-    "ja": {"download": "このページをノートブックでダウンロード", "figure": "図"},
-    "en": {"download": "Download this page as a notebook", "figure": "Figure"},
+    "ja": {
+        "download": "このページをノートブックでダウンロード",
+        "figure": "図",
+        "install": "準備：PyTorchがなければ入れる",
+    },
+    "en": {
+        "download": "Download this page as a notebook",
+        "figure": "Figure",
+        "install": "Set-up: install PyTorch if it is missing",
+    },
 }
+INSTALL = """\
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("torch") is None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "torch"]
+    subprocess.run(pip, check=True)"""
 
 
 # ---------------------------------------------------------------- a page as cells
@@ -47,6 +62,7 @@ class Cell:
     line: int = 0  # in the page
     output: str = ""
     include: dict = field(default_factory=dict)
+    folded: str = ""  # what stands for it while it is folded
 
 
 @dataclass
@@ -143,15 +159,11 @@ def notebook(parts, page, outputs=True):
     made = []
     for name in parts.recipes:
         source = (project.SNIPPETS / "recipes" / name).read_text(encoding="utf-8")
-        made.append(
-            Cell(
-                "code",
-                f"%%writefile {name}\n"
-                + "\n".join(line for line in source.splitlines() if not run_snippet.MARKER.match(line)),
-            )
-        )
+        text = "\n".join(line for line in source.splitlines() if not run_snippet.MARKER.match(line))
+        made.append(Cell("code", f"%%writefile {name}\n{text}", folded=name))
+    head = 1 + sum(bool(cell.folded) for cell in parts.cells)
     cells = []
-    for index, cell in enumerate([*parts.cells[:1], *made, *parts.cells[1:]]):
+    for index, cell in enumerate([*parts.cells[:head], *made, *parts.cells[head:]]):
         identity = hashlib.sha256(f"{index}{cell.text}".encode()).hexdigest()[:8]
         if cell.kind == "markdown":
             cells.append(nbformat.v4.new_markdown_cell(_absolute_links(cell.text, page), id=identity))
@@ -161,7 +173,8 @@ def notebook(parts, page, outputs=True):
                 if outputs and cell.output
                 else []
             )
-            cells.append(nbformat.v4.new_code_cell(cell.text, id=identity, outputs=said))
+            about = {"name": cell.folded, "jupyter": {"source_hidden": True}} if cell.folded else {}
+            cells.append(nbformat.v4.new_code_cell(cell.text, id=identity, outputs=said, metadata=about))
     kernel = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -201,7 +214,9 @@ def practice_pages(language):
 def _practice(language, page):
     text = (project.DOCS / language / page).read_text(encoding="utf-8")
     text, faults = snippets.fill_values(text, page.as_posix())
-    return cells_of(text), faults
+    parts = cells_of(text)
+    parts.cells.insert(1, Cell("code", INSTALL, folded=WORDS[language]["install"]))
+    return parts, faults
 
 
 def execute_practice():
@@ -335,20 +350,27 @@ def on_page_content(content, page, config, files):
 
 
 def _plain_notebook(content, page):
-    """Keep what nbconvert made of the cells; drop its style sheets, scripts and buttons; give headings our ids, formulas our marks."""
+    """The cells as nbconvert made them, in the markup of every other page: no boxes in boxes, style sheets or buttons."""
     content = content[content.index('<div class="jupyter-wrapper">') :]
     content = re.sub(r"<(style|script|clipboard-copy)\b.*?</\1>", "", content, flags=re.S)
-    content = re.sub(r'<div class="clipboard-copy-txt"[^>]*>.*?</div>', "", content, flags=re.S)
-    content = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>', "", content, flags=re.S)
     content = re.sub(
-        r'<div class="(?:zeroclipboard-container|jp-InputCollapser[^"]*|jp-OutputCollapser[^"]*|jp-Collapser[^"]*)">\s*</div>',
-        "",
+        r'<div class="(?:clipboard-copy-txt|jp-(?:In|Out)putPrompt)[^>]*>.*?</div>', "", content, flags=re.S
+    )
+    content = re.sub(r'<a class="anchor-link"[^>]*>.*?</a>', "", content, flags=re.S)
+    content = re.sub(r' (?:style|tabindex|data-mime-type|data-jp-theme-[\w-]+|data-type)="[^"]*"', "", content)
+    content = re.sub(
+        r'<div class="(?:highlight-ipynb|jp-RenderedText)[^>]*>\s*<pre>(?:<span></span>)?(.*?)\n*</pre>\s*</div>',
+        r'<div class="highlight"><pre><span></span><code>\1\n</code></pre></div>',
+        content,
+        flags=re.S,
+    )
+    content = _unboxed(content, json.loads(Path(page.file.abs_src_path).read_text(encoding="utf-8"))["cells"])
+    here = f'href="{_site}/{project.LANG}/'
+    content = re.sub(
+        re.escape(here) + r'([^"#]*)',
+        lambda match: f'href="{get_relative_url(match[1] or ".", page.url)}',
         content,
     )
-    content = re.sub(r' (?:style|tabindex|data-mime-type|data-jp-theme-[\w-]+|data-type)="[^"]*"', "", content)
-    content = re.sub(r'<div class="jp-InputPrompt[^"]*">.*?</div>', "", content, flags=re.S)
-    content = re.sub(r'<div class="jp-OutputPrompt[^"]*">.*?</div>', "", content, flags=re.S)
-    content = content.replace("highlight-ipynb", "highlight").replace("<pre></pre>", "")
     source = (project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8")
     headings = re.findall(
         r"^(#{1,6}) (.*?)\s*\{ *#([\w-]+)[^}]*\}\s*$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), flags=re.M
@@ -365,9 +387,30 @@ def _plain_notebook(content, page):
     page.toc = get_toc(tokens)
     pieces = re.split(r"(<pre\b.*?</pre>|<code\b.*?</code>)", content, flags=re.S)
     for index in range(0, len(pieces), 2):
+        pieces[index] = re.sub(r"\n\s*\n", "\n", pieces[index])
         pieces[index] = re.sub(r"\$\$(.+?)\$\$", r'<span class="arithmatex">\\[\1\\]</span>', pieces[index], flags=re.S)
         pieces[index] = re.sub(r"\$([^$\n]+?)\$", r'<span class="arithmatex">\\(\1\\)</span>', pieces[index])
     return "".join(pieces)
+
+
+def _unboxed(content, cells):
+    """Without nbconvert's boxes, so that a cell's source and output are neighbours; folded cells in a box of ours."""
+    folded = {f'id="cell-id={cell["id"]}"': cell["metadata"].get("name") for cell in cells}
+    kept, closing = [], []
+    for piece in re.split(r"(<div\b[^>]*>|</div>)", content):
+        if piece == "</div>":
+            piece = closing.pop()
+        elif piece.startswith("<div"):
+            name = next((folded[identity] for identity in folded if identity in piece), None)
+            if name:
+                piece, end = f'<details class="file"><summary>{html.escape(name)}</summary>', "</details>"
+            elif re.search(r'class="(?:jp-(?!Notebook)|CodeMirror|zeroclipboard)', piece):
+                piece, end = "", ""
+            else:
+                end = "</div>"
+            closing.append(end)
+        kept.append(piece)
+    return "".join(kept)
 
 
 @event_priority(30)
