@@ -22,6 +22,8 @@ import notebooks
 import page_blocks
 import shared_site
 
+collect_ignore = ["tests/fixture"]  # a project of its own, built by tests
+
 
 def run(item):
     block = item.obj
