@@ -175,8 +175,8 @@ def test_nothing_is_drawn_outside_its_picture(kind):
 
 def test_each_language_has_its_words():
     english, japanese = draw(FIGURES["attention"], "en"), draw(FIGURES["attention"], "ja")
-    assert {"head 1", "query ↓", "key →", "attention weight"} <= set(drawn_texts(english))
-    assert {"ヘッド1", "クエリ ↓", "キー →", "注意の重み"} <= set(drawn_texts(japanese))
+    assert {"head 0", "query ↓", "key →", "attention weight"} <= set(drawn_texts(english))
+    assert {"ヘッド0", "クエリ ↓", "キー →", "注意の重み"} <= set(drawn_texts(japanese))
     assert "As a table" in english
     assert "表で見る" in japanese
     assert figures.WORDS["en"].keys() == figures.WORDS["ja"].keys()

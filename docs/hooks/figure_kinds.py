@@ -356,7 +356,7 @@ def attention_maps(tensors, labels, texts):
     if texts.get("heads") is not None:
         heads, by = texts["heads"], "page"
     if heads is None:
-        heads = [texts["head"].format(h + 1) for h in range(len(maps))] if len(maps) > 1 else [""]
+        heads = [texts["head"].format(h) for h in range(len(maps))] if len(maps) > 1 else [""]
     for what, given, size, who in (
         ("queries", queries, rows, "script"),
         ("keys", keys, columns, "script"),

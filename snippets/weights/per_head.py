@@ -33,9 +33,12 @@ for name, weights in maps.items():
     print(f"{name} {tuple(weights.shape)}")
 # the model does not notice
 assert torch.equal(output, model(x))
+# the fast path for inference has other last digits
+with torch.no_grad():
+    torch.testing.assert_close(output, model(x))
 # --8<-- [end:record]
 
-figure("heads", "attention", {"A": A[0]}, labels={"heads": [f"head {i}" for i in range(H)]})
+figure("heads", "attention", {"A": A[0]})
 
 # --8<-- [start:flag]
 mha = model.layers[0].self_attn  # its input is x
@@ -122,7 +125,7 @@ def recorded(H):
 
 
 for heads in 1, 3, 4, 8:
-    print(f"{heads} heads: {recorded(heads)} of 2 layers")
+    print(f"H = {heads}: {recorded(heads)} of 2 layers")
 assert recorded(3) == 2
 assert recorded(4) == 0
 # --8<-- [end:monkeypatch]
@@ -140,26 +143,28 @@ assert nn.modules.linear.NonDynamicallyQuantizableLinear not in calls
 # --8<-- [end:out_proj]
 
 # --8<-- [start:dropout]
-model = encoder(H, dropout=0.3).train()
+p = 0.3
+model = encoder(H, dropout=p).train()
+torch.manual_seed(1)
+output = model(x)
 torch.manual_seed(1)
 with attention_weights(model) as maps:
-    model(x)
+    assert torch.equal(model(x), output)  # the same are dropped
 torch.manual_seed(1)
 with attention_weights(model, before_dropout=True) as whole:
-    model(x)
+    assert torch.equal(model(x), output)
 
 dropped, A = (m["layers.0.self_attn"] for m in (maps, whole))
 print("after ", *(f"{s:.2f}" for s in dropped[0, 0].sum(-1)))
 print("before", *(f"{s:.2f}" for s in A[0, 0].sum(-1)))
 torch.testing.assert_close(A.sum(-1), torch.ones(B, H, L))
-# what is left has grown by 1 / (1 - 0.3)
 left = dropped != 0
-torch.testing.assert_close(dropped[left], A[left] / 0.7)
+torch.testing.assert_close(dropped[left], A[left] / (1 - p))
 # --8<-- [end:dropout]
 
 # --8<-- [start:memory]
 kept = sum(weights.nbytes for weights in whole.values())
-print(kept)
+print(f"bytes {kept}")
 # 2 layers, 8 bytes a weight
 assert kept == 2 * B * H * L * L * 8
 # --8<-- [end:memory]
@@ -192,4 +197,9 @@ torch.testing.assert_close(first, A)
 three = first[:, :, :3, :3]
 assert not torch.allclose(three, second, atol=1e-3)
 torch.testing.assert_close(three / three.sum(-1, keepdim=True), second)
+# not so in the second layer
+deep, short = maps["layers.1.self_attn"]
+three = deep[:, :, :3, :3]
+again = three / three.sum(-1, keepdim=True)
+assert not torch.allclose(again, short, atol=0.1)
 # --8<-- [end:question]
