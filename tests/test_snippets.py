@@ -84,16 +84,20 @@ def test_sections():
     assert run_snippet.sections(source) == {"a": (3, 3), "b-2": (6, 6)}
 
 
-@pytest.mark.parametrize(
-    ("call", "said"),
-    [
-        ('show("Bad Name", 1)', "ValueError: show: name must be a lower-case identifier, got 'Bad Name'"),
-        ('show("tensor", torch.ones(2))', "TypeError: show: value must be a string or a number, got Tensor"),
-        ('show("twice", 1)\nshow("twice", 1)', "ValueError: show: 'twice' was shown before"),
-        ('figure("big", "matrix", {"a": torch.ones(300, 300)})', "figure: tensor 'a' has 90000 numbers, at most 50000"),
-        ('figure("a", "blocks", {})\nfigure("a", "blocks", {})', "ValueError: figure: 'a' was drawn before"),
-    ],
-)
-def test_bad_input_of_show_and_figure(small, call, said):
-    small.write("snippets/index.py", f"import torch\n{call}\n")
-    assert said in small.python("docs/hooks/run_snippet.py", "snippets/index.py").stdout
+BAD = {
+    'show("Bad Name", 1)': "ValueError: show: name must be a lower-case identifier, got 'Bad Name'",
+    'show("tensor", torch.ones(2))': "TypeError: show: value must be a string or a number, got Tensor",
+    'show("twice", 1)\nshow("twice", 1)': "ValueError: show: 'twice' was shown before",
+    'figure("big", "matrix", {"a": torch.ones(300, 300)})': "figure: tensor 'a' has 90000 numbers, at most 50000",
+    'figure("a", "blocks", {})\nfigure("a", "blocks", {})': "ValueError: figure: 'a' was drawn before",
+}
+
+
+def test_bad_input_of_show_and_figure(small):
+    """One script a call, all run by one runner."""
+    names = [f"snippets/bad/bad_{index}.py" for index in range(len(BAD))]
+    for name, call in zip(names, BAD, strict=True):
+        small.write(name, f"import torch\n{call}\n")
+    output = small.python("docs/hooks/run_snippet.py", *names).stdout
+    for name, said in zip(names, BAD.values(), strict=True):
+        assert said in output.partition(f"== {name}")[2].partition("==")[0]
