@@ -1,0 +1,120 @@
+# --8<-- [start:setup]
+import torch
+from cached import cached
+from known_tasks import L, draw, known_answer
+
+seeds = {"copy": 4, "reverse": 4, "previous": 4}
+seeds |= {"first match": 8, "plain copy": 8}
+# task: {name: (seeds, ...)}
+studies = {task: cached(known_answer, task, n) for task, n in seeds.items()}
+# --8<-- [end:setup]
+
+# --8<-- [start:tasks]
+for task in seeds:
+    torch.manual_seed(1)
+    tokens, answers, keys = draw(task, 1)
+    print(task)
+    print("  tokens ", *(f"{t:2}" for t in tokens[0].tolist()))
+    print("  answers", *(f"{t:2}" for t in answers[0].tolist()))
+    print("  keys   ", *(f"{t:2}" for t in keys[0].tolist()))
+# --8<-- [end:tasks]
+
+# --8<-- [start:reached]
+print("             seeds  reached  share         correct")
+for task, study in studies.items():
+    share, correct = study["share"], study["correct"]
+    reached = (share >= 0.95).sum().item()
+    low, high = share.min(), share.max()
+    print(f"{task:13}{len(share):5}{reached:9}", end="  ")
+    print(f"{low:.2f} to {high:.2f}  {correct.min():.2f}")
+
+for task in "copy", "reverse", "previous":
+    assert studies[task]["share"].min() >= 0.95
+assert studies["first match"]["share"].max() >= 0.95
+# --8<-- [end:reached]
+for task in ("first match", "plain copy"):
+    show(task.replace(" ", "_"), int((studies[task]["share"] >= 0.95).sum()))
+
+# --8<-- [start:maps]
+# a seed that reached it; A is (L, L)
+best = {task: study["share"].argmax() for task, study in studies.items()}
+A = {task: studies[task]["map"][best[task]] for task in studies}
+here = torch.arange(L)
+assert torch.equal(A["copy"].argmax(-1), here)
+assert torch.equal(A["reverse"].argmax(-1), here.flip(0))
+assert torch.equal(A["previous"].argmax(-1)[1:], here[:-1])
+
+tokens = studies["first match"]["tokens"][best["first match"]]
+first = torch.stack([(tokens == token).nonzero()[0, 0] for token in tokens])
+assert torch.equal(A["first match"].argmax(-1), first)
+# --8<-- [end:maps]
+
+places = [str(i) for i in range(L)]
+figure(
+    "maps",
+    "attention",
+    {"A": torch.stack([A[task] for task in ("copy", "reverse", "previous")])},
+    labels={"queries": places, "keys": places, "heads": ["copy", "reverse", "previous"]},
+)
+letters = [chr(ord("a") + token) for token in tokens.tolist()]
+figure("first_match", "attention", {"A": A["first match"]}, labels={"queries": letters, "keys": letters})
+
+# --8<-- [start:twin]
+plain = studies["plain copy"]
+worst = plain["share"].argmin()
+print(f"share   {plain['share'][worst]:.2f}")
+print(f"correct {plain['correct'][worst]:.2f}")
+assert plain["correct"][worst] >= 0.99
+assert plain["share"][worst] < 0.5
+
+# the same layer, with no words in what it averages
+print(f"blind   {plain['blind'][worst]:.2f}")
+assert plain["blind"][worst] > 0.5
+# where the map is right, that is a guess: one word in 20
+print(f"copy    {studies['copy']['blind'].max():.2f}")
+assert studies["copy"]["blind"].max() < 0.1
+# --8<-- [end:twin]
+show("worst_share", f"{100 * plain['share'][worst]:.0f}")
+show("worst_correct", f"{100 * plain['correct'][worst]:.0f}")
+show("worst_blind", f"{100 * plain['blind'][worst]:.0f}")
+
+figure(
+    "twin",
+    "attention",
+    {"A": torch.stack([A["copy"], plain["map"][worst]])},
+    labels={"queries": places, "keys": places, "heads": ["copy", "plain copy"]},
+)
+figure(
+    "seeds",
+    "bars",
+    {"share": plain["share"], "correct": plain["correct"], "blind": plain["blind"]},
+    labels={"categories": [str(i) for i in range(seeds["plain copy"])]},
+)
+
+# --8<-- [start:failed]
+match = studies["first match"]
+rows = zip(match["share"], match["correct"], strict=True)
+print("seed  share  correct")
+for seed, (share, correct) in enumerate(rows):
+    print(f"{seed:4}{share:7.2f}{correct:9.2f}")
+
+failed = match["share"].argmin()
+assert match["share"][failed] < 0.5
+assert match["correct"][failed] > 0.9
+# --8<-- [end:failed]
+show("failed_seed", int(failed))
+show("failed_correct", f"{100 * match['correct'][failed]:.0f}")
+letters = [chr(ord("a") + token) for token in match["tokens"][failed].tolist()]
+figure("failed", "attention", {"A": match["map"][failed]}, labels={"queries": letters, "keys": letters})
+
+# --8<-- [start:question]
+previous = studies["previous"]["map"]  # (seeds, L, L)
+row = previous[:, 0]
+print("looks at", row.argmax(-1).tolist())
+print("with    ", *(f"{weight:.2f}" for weight in row.amax(-1)))
+torch.testing.assert_close(row.sum(-1), torch.ones_like(row[:, 0]))
+# all other rows agree between seeds, this one does not
+others = previous[:, 1:].argmax(-1)
+assert torch.equal(others, here[:-1].expand(len(row), -1))
+assert len(set(row.argmax(-1).tolist())) > 1
+# --8<-- [end:question]
