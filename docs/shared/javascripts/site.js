@@ -62,8 +62,8 @@ new MutationObserver((changes) => {
 
 // A block that scrolls sideways can be scrolled with the keyboard.
 const scrollers = () => {
-  for (const box of document.querySelectorAll(".md-typeset pre > code, .md-typeset__scrollwrap, .claims-scroll, .math--display")) {
-    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1) {
+  for (const box of document.querySelectorAll(".md-typeset pre, .md-typeset pre > code, .md-typeset__scrollwrap, .math--display")) {
+    if (getComputedStyle(box).overflowX !== "visible" && (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1)) {
       box.tabIndex = 0;
     }
   }

@@ -1,0 +1,137 @@
+"""A reader's browser for the tests and the benchmark: Chromium, and a server that counts what it sends."""
+
+import functools
+import gzip
+import http.server
+import os
+import shutil
+import threading
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+ABSENT = "no Chromium: `apt-get install chromium`, or `.venv/bin/playwright install chromium`, or name one in CHROMIUM"
+PACKED = ("text/", "application/javascript", "application/json", "image/svg+xml", "application/xml")
+
+
+def executable():
+    """The Chromium to use: the environment's, an installed one, or None for Playwright's own."""
+    if named := os.environ.get("CHROMIUM"):
+        return named
+    return next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+
+
+@contextmanager
+def launched():
+    """A running Chromium; raises playwright's Error where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def launched_or_told():
+    """A running Chromium for tests: where there is none, they fail in CI and are skipped elsewhere, saying how to get it."""
+    from playwright.sync_api import Error
+
+    running = launched()
+    try:
+        browser = running.__enter__()
+    except Error:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(ABSENT)
+    try:
+        yield browser
+    finally:
+        running.__exit__(None, None, None)
+
+
+@functools.lru_cache(maxsize=512)
+def _gzipped(file, stamp):
+    return gzip.compress(Path(file).read_bytes(), 9, mtime=0)
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Files as a host like GitHub Pages sends them: gzip, a cache for ten minutes, the site's own 404."""
+
+    protocol_version = "HTTP/1.1"
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".ipynb": "application/json"}
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        address = urlsplit(self.path).path
+        file = Path(self.translate_path(address))
+        if file.is_dir() and not address.endswith("/"):
+            self.send_response(301)
+            self.send_header("Location", address + "/")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        file = file / "index.html" if file.is_dir() else file
+        status = 200 if file.is_file() else 404
+        file = file if status == 200 else Path(self.directory) / "404.html"
+        kind = self.guess_type(file)
+        packed = kind.startswith(PACKED)
+        body = _gzipped(str(file), file.stat().st_mtime_ns) if packed else file.read_bytes()
+        self.server.sent.append((address, len(body), status))
+        self.send_response(status)
+        self.send_header("Content-Type", f"{kind}; charset=utf-8" if packed else kind)
+        if packed:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "max-age=600")
+        self.end_headers()
+        with suppress(ConnectionError):  # the reader has gone on
+            self.wfile.write(body)
+
+
+@contextmanager
+def served(folder):
+    """Serve a built site on a free port; yields the server, with `base` (its address) and `sent` [(path, bytes, status)]."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
+    server.sent = []
+    server.base = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def until(page, expression, argument=None, seconds=20):
+    """Wait until a JavaScript function gives something true, and return it; raises TimeoutError.
+
+    Playwright's own wait_for_function evaluates text inside the page, which the site's policy forbids.
+    """
+    end = time.monotonic() + seconds
+    while not (value := page.evaluate(expression, argument)):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {seconds} s: {expression}")
+        page.wait_for_timeout(30)
+    return value
+
+
+def visit(page, address):
+    """Open an address and wait until it is loaded and asks for nothing more (a busy machine is idle before it is loaded)."""
+    page.goto(address, wait_until="load", timeout=60_000)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(300)

@@ -1,0 +1,512 @@
+"""The site in the reader's hand: every page in Chromium, and what a hand does to it.
+
+Set SITE_DIR to test a site that is built already.
+"""
+
+import json
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import browser
+import pytest
+import shared_site
+from axe_playwright_python.sync_playwright import Axe
+
+ROOT = Path(__file__).parents[1]
+LANGUAGES = ("ja", "en")
+RULES = ["wcag2a", "wcag2aa", "best-practice"]
+FIRST_VISIT = 100_000
+NEXT_PAGE = 36_000  # a page's own HTML: about 9 kB of it are the glyphs of its formulas
+
+
+def addresses():
+    """Every page's address below the site, from the sources: nothing is built to collect tests."""
+    found = ["", "404.html"]
+    for language in LANGUAGES:
+        folder = ROOT / "docs" / language
+        for source in sorted(folder.rglob("*.md")):
+            name = source.relative_to(folder).with_suffix("").as_posix()
+            found.append(f"{language}/" if name == "index" else f"{language}/{name.removesuffix('/index')}/")
+    return found
+
+
+PAGES = addresses()
+LESSONS = [page for page in PAGES if page.count("/") > 2 and "/reference/" not in page and "/practice/" not in page]
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built site."""
+    return Path(os.environ["SITE_DIR"]) if "SITE_DIR" in os.environ else shared_site.built()
+
+
+@pytest.fixture(scope="session")
+def server(site):
+    with browser.served(site) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with browser.launched_or_told() as running:
+        yield running
+
+
+WATCH = """
+window.violations = [];
+window.shift = 0;
+addEventListener("securitypolicyviolation", (e) => violations.push(`${e.violatedDirective}: ${e.blockedURI} ${e.sample}`));
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) shift += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+class Reader:
+    """A browser window that notes everything that goes wrong in it."""
+
+    def __init__(self, chromium, base, **options):
+        self.context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **options})
+        self.page = self.context.new_page()
+        self.base = base
+        self.faults = []
+        if options.get("java_script_enabled", True):
+            self.page.add_init_script(WATCH)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("request", self._request)
+        self.page.on("response", self._response)
+
+    def _console(self, message):
+        if message.type in ("error", "warning"):
+            self.faults.append(f"console: {message.text} {message.location.get('url', '')}")
+
+    def _request(self, request):
+        host = urlsplit(request.url)
+        if host.scheme not in ("data", "blob") and not request.url.startswith(self.base + "/"):
+            self.faults.append(f"a request to another host: {request.url}")
+
+    def _response(self, response):
+        if response.status >= 400:
+            self.faults.append(f"{response.status} for {response.url}")
+
+    def open(self, address):
+        self.page.goto(f"{self.base}/{address}")
+        return self.page
+
+    def noticed(self):
+        """What has gone wrong since it was last asked."""
+        faults = self.faults + [f"policy: {told}" for told in self.page.evaluate("window.violations ?? []")]
+        self.faults = []
+        return faults
+
+
+@pytest.fixture
+def reader(chromium, server):
+    """A function that opens a window of its own: reader(width=…, java_script_enabled=False, locale="ja")."""
+    opened = []
+
+    def open_window(width=1280, **options):
+        window = Reader(chromium, server.base, viewport={"width": width, "height": 900}, **options)
+        opened.append(window)
+        return window
+
+    yield open_window
+    for window in opened:
+        window.context.close()
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return []
+
+
+@pytest.fixture
+def window(chromium, server, windows):
+    """The one window that goes through all pages; a new one after a page that broke it."""
+    if not windows:
+        windows.append(Reader(chromium, server.base, reduced_motion="reduce", locale="en"))
+    window = windows.pop()
+    window.faults = []
+    yield window
+    if window.page.url.startswith(server.base) and not window.page.is_closed():
+        windows.append(window)
+
+
+AXE = Axe().axe_script
+SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# Spans of a code block that look like one already seen, and the long table's later rows, tell nothing new but cost
+# half of the time.
+MARK_ALIKE = """() => {
+  const seen = new Set();
+  for (const span of document.querySelectorAll("pre code span[class]")) {
+    const block = span.closest(".highlight");
+    const key = [span, span.parentElement, block, block?.parentElement].map((element) => element?.className).join("|");
+    if (seen.has(key)) span.dataset.alike = "";
+    seen.add(key);
+  }
+  for (const row of document.querySelectorAll(".claims-table tr:nth-child(n + 6)")) row.dataset.alike = "";
+}"""
+ASK = """async (rules) => {
+  const { violations } = await axe.run({ exclude: [["[data-alike]"]] }, { runOnly: rules, resultTypes: ["violations"] });
+  const why = (node) => [...node.any, ...node.all, ...node.none][0]?.message ?? "";
+  return violations.flatMap((v) => v.nodes.slice(0, 3).map((n) => `${v.id}: ${n.target} ${n.html.slice(0, 120)} ${why(n)}`));
+}"""
+# What sticks out of the window, but for what scrolls inside a box of its own.
+TOO_WIDE = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return [];
+  const out = [...document.body.querySelectorAll("*")].filter((e) => e.getBoundingClientRect().right > width + 0.5);
+  return [`${document.documentElement.scrollWidth} px: ` + out.slice(-3).map((e) => e.outerHTML.slice(0, 120)).join(" | ")];
+}"""
+
+
+def set_scheme(window, scheme):
+    """Dark or light as a press of Material's own switch sets it; the pages of the root follow the system."""
+    page = window.page
+    page.emulate_media(color_scheme=scheme)
+    if page.locator("[name=__palette]").count():
+        page.evaluate(
+            """(scheme) => {
+              const input = [...document.querySelectorAll("[name=__palette]")].find((i) => i.dataset.mdColorScheme === scheme);
+              if (document.body.dataset.mdColorScheme !== scheme) input.click();
+            }""",
+            {"light": "default", "dark": "slate"}[scheme],
+        )
+        named = {"light": "default", "dark": "slate"}[scheme]
+        browser.until(page, "(scheme) => document.body.dataset.mdColorScheme === scheme", named)
+    page.evaluate(SETTLE)
+
+
+@pytest.mark.parametrize("address", PAGES, ids=[page.strip("/") or "root" for page in PAGES])
+def test_every_page_wide_and_narrow_light_and_dark(window, address):
+    page = window.page
+    page.set_viewport_size({"width": 1280, "height": 900})
+    # The root would go on to the language of the browser.
+    window.open(address or "#doors")
+    if address == "404.html":
+        assert page.title()
+    faults = window.noticed()
+    page.evaluate(AXE)
+    page.evaluate(MARK_ALIKE)
+    for width, schemes in ((1280, ("light", "dark")), (360, ("dark", "light"))):
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in schemes:
+            set_scheme(window, scheme)
+            rules = RULES if scheme == schemes[0] else ["color-contrast"]  # a scheme changes nothing but colours
+            faults += [f"{width} {scheme}: {told}" for told in page.evaluate(ASK, rules)]
+        faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
+    faults += window.noticed()
+    page.evaluate("localStorage.clear()")
+    assert not faults, "\n".join(faults)
+
+
+# Without JavaScript
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_page_is_whole_without_javascript(reader, language):
+    page = reader(java_script_enabled=False).open(f"{language}/layouts/paper/")
+    assert page.locator("article h1 ~ p:not(.page-tools)").first.is_visible()
+    formulas = page.locator(".math > svg")
+    assert formulas.count() > 10
+    for index in (0, formulas.count() - 1):
+        box = formulas.nth(index).bounding_box()
+        assert box["width"] > 3
+        assert box["height"] > 3
+    for kind in ("figure .figure__svg", ".math--display", ".highlight pre code .n", "p.claims", "h2"):
+        assert page.locator(kind).first.is_visible(), kind
+    printed = page.locator(".highlight code:not(:has(> span))")
+    assert printed.first.is_visible()
+    assert "(" in printed.first.inner_text()
+    folded = page.locator("article details:not(.figure__numbers)").first
+    inside = folded.locator("pre").first
+    assert not inside.is_visible()
+    folded.locator("summary").click()
+    assert inside.is_visible()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_home_is_whole_without_javascript(reader, language):
+    page = reader(java_script_enabled=False).open(f"{language}/")
+    doors = page.locator(".grid.cards li a:not(.term)")
+    assert doors.count() == 3
+    for index in range(3):
+        assert doors.nth(index).is_visible()
+    assert page.locator("figure .figure__svg").first.is_visible()
+    doors.first.click()
+    assert urlsplit(page.url).path == f"/{language}/layouts/rosetta/"
+
+
+def test_a_formula_is_drawn_not_only_laid_out(reader):
+    """Ink, not an empty box: the glyphs that an SVG refers to are on the page."""
+    page = reader().open("en/layouts/paper/")
+    missing = page.evaluate(
+        """() => [...document.querySelectorAll(".math use")]
+             .map((use) => use.getAttribute("xlink:href") ?? use.getAttribute("href"))
+             .filter((reference) => !document.querySelector(reference)?.getBBox)"""
+    )
+    assert page.locator(".math use").count() > 50
+    assert not missing
+
+
+# Two languages
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+@pytest.mark.parametrize(("language", "other"), [("ja", "en"), ("en", "ja")])
+def test_the_switch_of_language_keeps_the_page(reader, language, other, script):
+    page = reader(java_script_enabled=script).open(f"{language}/layouts/rosetta/")
+    page.locator(".language-switch").click()
+    page.wait_for_url(f"**/{other}/layouts/rosetta/")
+    assert page.locator("html").get_attribute("lang") == other
+
+
+def test_the_switch_of_language_keeps_the_section_and_back_returns(reader):
+    page = reader().open("ja/layouts/rosetta/#the-map")
+    page.locator(".language-switch").click()
+    page.wait_for_url("**/en/layouts/rosetta/#the-map")
+    top = page.evaluate("document.getElementById('the-map').getBoundingClientRect().top")
+    assert 0 <= top < 300
+    page.go_back()
+    page.wait_for_url("**/ja/layouts/rosetta/#the-map")
+
+
+@pytest.mark.parametrize(("locale", "language"), [("ja-JP", "ja"), ("en-GB", "en")])
+def test_the_root_opens_the_language_that_the_browser_prefers(reader, locale, language):
+    page = reader(locale=locale).open("")
+    page.wait_for_url(f"**/{language}/")
+
+
+def test_the_root_asks_where_the_browser_prefers_neither(reader):
+    page = reader(locale="fr-FR").open("")
+    assert urlsplit(page.url).path == "/"
+    assert page.locator("main a").count() == 2
+
+
+def test_back_is_not_trapped_by_the_root(reader):
+    page = reader(locale="en").open("404.html")
+    page.goto(page.url.replace("404.html", ""))
+    page.wait_for_url("**/en/")
+    page.go_back()
+    page.wait_for_url("**/404.html")
+
+
+def test_the_root_works_without_javascript(reader):
+    page = reader(locale="ja", java_script_enabled=False).open("")
+    page.locator("a[hreflang=ja]").click()
+    assert urlsplit(page.url).path == "/ja/"
+
+
+def test_an_address_that_leads_nowhere_offers_both_languages(reader):
+    window = reader()
+    page = window.open("en/no-such-page/")
+    assert page.locator("main a").count() == 2
+    assert page.evaluate("getComputedStyle(document.querySelector('main a')).display") == "block", "doors.css is loaded"
+    page.locator("a[hreflang=ja]").click()
+    page.wait_for_url("**/ja/")
+    assert [fault for fault in window.faults if fault.startswith("404")] == [f"404 for {window.base}/en/no-such-page/"]
+
+
+# What a hand does
+
+
+def copied(page, select):
+    """The text that a copy of what `select` selects puts on the clipboard."""
+    return page.evaluate(
+        """(select) => {
+          const selection = getSelection();
+          selection.removeAllRanges();
+          const range = document.createRange();
+          range.selectNode(document.querySelector(select));
+          selection.addRange(range);
+          const data = new DataTransfer();
+          const event = new ClipboardEvent("copy", { clipboardData: data, bubbles: true, cancelable: true });
+          document.dispatchEvent(event);
+          return [event.defaultPrevented, data.getData("text/plain")];
+        }""",
+        select,
+    )
+
+
+def test_a_copied_formula_is_tex(reader):
+    page = reader().open("en/layouts/paper/")
+    tex = page.locator(".math--display").first.get_attribute("data-tex")
+    assert copied(page, ".math--display") == [True, f"$${tex}$$"]
+    taken, text = copied(page, "article p:has(.math:not(.math--display))")
+    inline = page.locator("article p .math:not(.math--display)").first.get_attribute("data-tex")
+    assert taken
+    assert f"${inline}$" in text
+    assert copied(page, "article h2") == [False, ""], "text without formulas is the browser's own business"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_copy_button_copies_code(reader, language):
+    window = reader()
+    window.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=window.base)
+    page = window.open(f"{language}/layouts/paper/")
+    block = page.locator("article > .highlight:has(code > span)").first
+    block.scroll_into_view_if_needed()
+    block.hover()
+    block.locator("button, a.md-code__button").first.click()
+    text = browser.until(page, "() => navigator.clipboard.readText()")
+    assert text.strip() == block.locator("code").inner_text().strip()
+    assert "import torch" in text
+    assert not window.noticed()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_annotations_open(reader, language):
+    window = reader(reduced_motion="reduce")  # the mark breathes
+    page = window.open(f"{language}/")
+    mark = page.locator(".md-annotation__index").first
+    mark.scroll_into_view_if_needed()
+    mark.click()
+    told = browser.until(page, "() => document.querySelector('.md-tooltip--active, .md-tooltip2--active')?.innerText")
+    assert "(out, in)" in told
+    assert not window.noticed()
+
+
+def test_back_returns_to_the_page_and_its_place(reader):
+    page = reader().open("en/layouts/paper/#softmax")
+    browser.until(page, "() => scrollY > 100")
+    before = page.evaluate("scrollY")
+    page.locator(".md-sidebar--primary a[href='../pytorch/']").click()  # in sight: nothing has to be scrolled
+    page.wait_for_url("**/en/layouts/pytorch/")
+    page.go_back()
+    page.wait_for_url("**/en/layouts/paper/#softmax")
+    browser.until(page, "(y) => Math.abs(scrollY - y) < 50", before)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_colours_chosen_hold_on_the_next_page_and_in_the_other_language(reader, language):
+    window = reader()
+    window.open(f"{language}/")
+    set_scheme(window, "dark")
+    window.page.emulate_media(color_scheme="light")
+    other = "en" if language == "ja" else "ja"
+    page = window.open(f"{other}/layouts/paper/")
+    assert page.locator("body").get_attribute("data-md-color-scheme") == "slate"
+
+
+@pytest.mark.parametrize("script", [True, False], ids=["script", "no-script"])
+def test_print_hides_nothing_that_matters(reader, script):
+    page = reader(java_script_enabled=script).open("en/layouts/paper/")
+    page.emulate_media(media="print")
+    folded = page.locator("article details:not(.figure__numbers):not([open])")
+    assert folded.count() > 0
+    assert folded.locator("pre, p").first.bounding_box()["height"] > 10
+    for kind in ("article h1", "figure .figure__svg", ".math--display svg", ".highlight pre", "p.claims"):
+        assert page.locator(kind).first.bounding_box()["height"] > 5, kind
+    for kind in (".md-header", ".page-tools", ".md-sidebar--primary"):
+        assert not page.locator(kind).first.is_visible(), kind
+    overflow = "[...document.querySelectorAll('article pre > code')].filter((e) => e.scrollWidth > e.clientWidth + 1).length"
+    if script:
+        assert page.evaluate(overflow) == 0, "code that runs off the paper"
+
+
+# Cost
+
+
+QUIET = ["ja/", "en/layouts/rosetta/", "ja/layouts/equivalence/", "en/attention/soft-dictionary/", "ja/reference/claims/"]
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("address", QUIET)
+def test_nothing_moves_while_a_page_loads(reader, address, width):
+    window = reader(width=width)
+    page = window.page
+    browser.visit(page, f"{window.base}/{address}")
+    assert page.evaluate("shift") < 0.001
+
+
+def bytes_of(reader, server, address, first=None):
+    page = reader().page
+    if first:
+        browser.visit(page, f"{server.base}/{first}")
+    server.sent.clear()
+    browser.visit(page, f"{server.base}/{address}")
+    return sum(size for _, size, _ in server.sent), list(server.sent)
+
+
+@pytest.mark.parametrize("address", LESSONS)
+def test_a_lesson_costs_at_most_a_hundred_kilobytes(reader, server, address):
+    total, sent = bytes_of(reader, server, address)
+    assert total <= FIRST_VISIT, sorted(sent, key=lambda one: -one[1])
+    assert not [path for path, *_ in sent if "search" in path or "worker" in path or "lunr" in path]
+
+
+@pytest.mark.parametrize("address", ["ja/layouts/rosetta/", "en/layouts/equivalence/", "en/attention/multi-head/"])
+def test_the_next_page_costs_its_own_text(reader, server, address):
+    total, sent = bytes_of(reader, server, address, first=address.split("/")[0] + "/layouts/paper/")
+    assert total <= NEXT_PAGE, sorted(sent, key=lambda one: -one[1])
+
+
+# Addresses, without a browser
+
+
+def links(html):
+    """The alternates and the canonical address that a page's head names: {hreflang or "canonical": href}."""
+    found = {}
+    for tag in re.findall(r"<link\b[^>]*>", html.partition("</head>")[0]):
+        attributes = dict(re.findall(r'(\w+)="([^"]*)"', tag))
+        if attributes.get("rel") == "alternate":
+            assert attributes["hreflang"] not in found, "named twice"
+            found[attributes["hreflang"]] = attributes["href"]
+        elif attributes.get("rel") == "canonical":
+            found["canonical"] = attributes["href"]
+    return found
+
+
+@pytest.mark.parametrize("address", [page for page in PAGES if page.endswith("/")])
+def test_a_page_names_its_language_and_its_twin(site, address):
+    html = (site / address / "index.html").read_text("utf-8")
+    language, _, rest = address.partition("/")
+    base = shared_site.BASE
+    assert re.search(rf'<html lang="{language}"', html)
+    default = f"{base}/en/{rest}" if rest else f"{base}/"
+    assert links(html) == {
+        "canonical": f"{base}/{address}",
+        "ja": f"{base}/ja/{rest}",
+        "en": f"{base}/en/{rest}",
+        "x-default": default,
+    }
+    other = "en" if language == "ja" else "ja"
+    switch = re.search(r'<a href="([^"]*)"[^>]*class="language-switch"', html)
+    assert switch[1] == f"/{other}/{rest}"
+
+
+def test_the_root_names_both_languages(site):
+    base = shared_site.BASE
+    html = (site / "index.html").read_text("utf-8")
+    assert links(html) == {"canonical": f"{base}/", "ja": f"{base}/ja/", "en": f"{base}/en/", "x-default": f"{base}/"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_sitemap_names_every_page_and_its_twin(site, language):
+    space = {"s": "http://www.sitemaps.org/schemas/sitemap/0.9", "x": "http://www.w3.org/1999/xhtml"}
+    base = shared_site.BASE
+    tree = ElementTree.parse(site / language / "sitemap.xml")
+    named = {}
+    for url in tree.findall("s:url", space):
+        twins = {link.get("hreflang"): link.get("href") for link in url.findall("x:link", space)}
+        named[url.find("s:loc", space).text] = twins
+    expected = {}
+    for address in PAGES:
+        if address.startswith(f"{language}/"):
+            rest = address.partition("/")[2]
+            expected[f"{base}/{address}"] = {"ja": f"{base}/ja/{rest}", "en": f"{base}/en/{rest}"}
+    assert named == expected
+    index = ElementTree.parse(site / "sitemap.xml")
+    assert {loc.text for loc in index.iterfind(".//s:loc", space)} == {f"{base}/{one}/sitemap.xml" for one in LANGUAGES}
+
+
+def test_edit_links_appear_only_with_a_repository(site):
+    html = (site / "en" / "layouts" / "paper" / "index.html").read_text("utf-8")
+    assert 'rel="edit"' not in html
+    assert "md-source" not in html
+    configuration = json.loads(re.search(r'<script id="__config"[^>]*>(.*?)</script>', html, re.S)[1])
+    assert configuration["base"] == "../.."
