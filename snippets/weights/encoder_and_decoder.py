@@ -24,6 +24,7 @@ def encoder(H, layers=2):
     return redrawn(nn.TransformerEncoder(layer, layers, None, nest))
 
 
+torch.manual_seed(1)
 x = torch.randn(B, L, E)  # decoder input
 memory = torch.randn(B, S, E)  # encoder output
 # --8<-- [end:setup]
@@ -81,7 +82,7 @@ torch.testing.assert_close(A, asked)
 
 # --8<-- [start:hook]
 def hook(model, run):
-    """A forward hook that reads what the layer returns."""
+    """A forward hook that reads what self_attn returns."""
     seen = []
     for layer in model.layers:
         layer.self_attn.register_forward_hook(
@@ -207,7 +208,7 @@ model = encoder(H)
 grad = model(x, src_key_padding_mask=padding)
 with torch.no_grad(), attention_weights(model) as maps:
     no_grad = model(x, src_key_padding_mask=padding)
-print(f"grad    {grad[0, -1, :3]}")
+print(f"grad    {grad[0, -1, :3].detach()}")
 print(f"no_grad {no_grad[0, -1, :3]}")
 
 # real positions agree; at padding one path computes, one fills in 0
