@@ -25,7 +25,6 @@ CJK_FONTS = [
 MOST_LABELS = 40  # more of them overlap
 
 
-# --8<-- [start:attention_map]
 def attention_map(
     weights, queries=None, keys=None, *,
     heads=None, title=None, dark=False,
@@ -49,10 +48,8 @@ def attention_map(
     columns = min(H, 4)
     grid = [list(range(H))[i : i + columns] for i in range(0, H, columns)]
     return draw(panels, grid, heads, queries, keys, title, dark)
-# --8<-- [end:attention_map]
 
 
-# --8<-- [start:attention_overview]
 def attention_overview(
     maps, *, sample=0, title=None, dark=False
 ) -> Figure:
@@ -77,7 +74,6 @@ def attention_overview(
         grid.append(list(range(first, len(panels))))
         names += [f"{name}  {i}" if i == 0 else f"{i}" for i in range(len(heads))]
     return draw(panels, grid, names, None, None, title, dark)
-# --8<-- [end:attention_overview]
 
 
 # --8<-- [start:checked]
@@ -103,7 +99,6 @@ def checked(weights, name="weights"):
 # --8<-- [end:checked]
 
 
-# --8<-- [start:labels_that_fit]
 def labels_that_fit(queries, keys, L, S):
     given = {"queries": (queries, L), "keys": (keys, S)}
     lengths = {name: len(labels) for name, (labels, _) in given.items() if labels is not None}
@@ -113,10 +108,8 @@ def labels_that_fit(queries, keys, L, S):
             hint = ": swapped? Rows are queries, columns are keys" if swapped else ""
             raise ValueError(f"{name}: expected {size} labels, got {len(labels)}{hint}")
     return tuple(None if labels is None else [str(label) for label in labels] for labels, _ in given.values())
-# --8<-- [end:labels_that_fit]
 
 
-# --8<-- [start:draw]
 def draw(panels, grid, names, queries, keys, title, dark) -> Figure:
     """panels: [(L, S)]; grid: rows of numbers of panels."""
     paper, ink, colours = PAPER["dark" if dark else "light"]
@@ -140,10 +133,8 @@ def draw(panels, grid, names, queries, keys, title, dark) -> Figure:
         figure.suptitle(title or "", color=ink)
         figure.draw_without_rendering()  # while the font is set
     return figure
-# --8<-- [end:draw]
 
 
-# --8<-- [start:finish]
 def finish(axis, ink, queries, keys, left):
     """Ticks and names of the axes: queries down, keys across."""
     axis.set_facecolor("none")
@@ -159,10 +150,8 @@ def finish(axis, ink, queries, keys, left):
     axis.set_xlabel("key", color=ink, fontsize=9)
     if left:
         axis.set_ylabel("query", color=ink, fontsize=9)
-# --8<-- [end:finish]
 
 
-# --8<-- [start:fonts_for]
 def fonts_for(text) -> list[str]:
     """Font families that together can write the text."""
     families = ["DejaVu Sans"]
@@ -185,4 +174,3 @@ def letters_of(family) -> set[str]:
     """The characters that a font can draw."""
     path = font_manager.findfont(family, fallback_to_default=False)
     return set(map(chr, font_manager.get_font(path).get_charmap()))
-# --8<-- [end:fonts_for]

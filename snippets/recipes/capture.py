@@ -32,7 +32,6 @@ NOTHING_TO_RECORD = (
 )
 
 
-# --8<-- [start:maps]
 class Maps(dict):
     """Name of a layer -> its weights, in the order of the first calls.
 
@@ -52,10 +51,8 @@ class Maps(dict):
     def __missing__(self, name):
         seen = ", ".join(map(repr, self)) or "nothing"
         raise KeyError(f"no call of {name!r} was recorded, only {seen}")
-# --8<-- [end:maps]
 
 
-# --8<-- [start:attention_weights]
 class attention_weights:
     """Context that records the weights of every head of a model.
 
@@ -79,7 +76,6 @@ class attention_weights:
             raise ValueError(NOTHING_TO_RECORD.format(kind))
         self.options = before_dropout, keep_grad, cpu
         self.open = []  # one recorder for each time it was entered
-# --8<-- [end:attention_weights]
 
     # --8<-- [start:enter]
     def __enter__(self) -> Maps:
@@ -110,7 +106,6 @@ def is_attention(module) -> bool:
     return isinstance(module, nn.MultiheadAttention)
 
 
-# --8<-- [start:recorder]
 class Recorder:
     """The hooks of one open context, and what they recorded."""
 
@@ -137,7 +132,6 @@ class Recorder:
         if tap:
             tap.__exit__(None, None, None)
         return tap, asked
-    # --8<-- [end:recorder]
 
     # --8<-- [start:hooks]
     def of(self, name: str):
