@@ -164,7 +164,8 @@ modes = {
     "eval+no_grad": (False, False),
 }
 table = {}
-print(f"{'':13}{'heads':7}{'padding':9}hook     patch    pre      capture")
+names = "hook     patch    pre      capture"
+print(f"{'':13}{'heads':7}{'padding':9}{names}")
 for (mode, (train, grad)), heads, padded in product(
     modes.items(), (3, 4), (False, True)
 ):
@@ -174,7 +175,8 @@ for (mode, (train, grad)), heads, padded in product(
     ]
     table[mode, heads, padded] = row
     cells = "".join(f"{cell:9}" for cell in row)
-    print(f"{mode:13}{heads:<7}{'yes' if padded else 'no':9}{cells}".rstrip())
+    yes = "yes" if padded else "no"
+    print(f"{mode:13}{heads:<7}{yes:9}{cells}".rstrip())
 # --8<-- [end:matrix]
 
 # --8<-- [start:columns]

@@ -86,7 +86,7 @@ figure(
     "silenced",
     "attention",
     {"A": torch.stack([A[0, i], weights[0, i], one_row[0]])},
-    labels={"heads": ["W_i^Q", "W_i^Q = 0, b_i^Q = 0", "W_i^Q = 0"]},
+    labels={"heads": ["W_q, b_q", "W_q = 0, b_q = 0", "W_q = 0"]},
 )
 
 # --8<-- [start:permute]
@@ -179,27 +179,42 @@ assert not torch.allclose(adamw[rows(i)], frozen)
 # --8<-- [end:mask]
 
 
-# --8<-- [start:freeze]
+# --8<-- [start:frozen]
 class Frozen(nn.Module):
-    """Whatever is learned, these rows stay what they were."""
+    """Where `held` is True, a tensor stays what it was."""
 
-    def __init__(self, weight, rows):
+    def __init__(self, tensor, held):
         super().__init__()
-        free = torch.ones(len(weight), 1, dtype=torch.bool)
-        self.register_buffer("free", free.index_fill(0, rows, False))
-        self.register_buffer("kept", weight.detach().clone())
+        self.register_buffer("held", held)
+        self.register_buffer("kept", tensor.detach().clone())
 
-    def forward(self, weight):
-        return torch.where(self.free, weight, self.kept)
+    def forward(self, tensor):
+        return torch.where(self.held, self.kept, tensor)
 
 
+def freeze(mha, i):
+    """All of head i: its rows, their biases, its columns."""
+    row, column = torch.zeros(3 * E).bool(), torch.zeros(E).bool()
+    row[rows(i)], column[columns(i)] = True, True
+    for module, name, held in (
+        (mha, "in_proj_weight", row[:, None]),
+        (mha, "in_proj_bias", row),
+        (mha.out_proj, "weight", column),
+    ):
+        keep = Frozen(getattr(module, name), held)
+        register_parametrization(module, name, keep)
+# --8<-- [end:frozen]
+
+
+# --8<-- [start:freeze]
 held = deepcopy(mha)
-keep = Frozen(mha.in_proj_weight, rows(i))
-register_parametrization(held, "in_proj_weight", keep)
+freeze(held, i)
 options = {"lr": 0.1, "weight_decay": 0.1}
 after = step(held, torch.optim.AdamW(held.parameters(), **options))
 assert torch.equal(after[rows(i)], frozen)
-assert not torch.allclose(after, mha.in_proj_weight)
+# what head i adds to the output is the same, the output is not
+assert torch.equal(contribution(held, i), parts[i])
+assert not torch.allclose(run(held)[0], output, atol=0.1)
 # --8<-- [end:freeze]
 
 # --8<-- [start:reset]
@@ -218,9 +233,8 @@ assert not torch.allclose(weights[:, i], A[:, i], atol=0.1)
 strided = deepcopy(mha)
 with torch.no_grad():
     strided.in_proj_weight[:E].view(D, H, E)[:, i] = fresh[:D]
-changed = [
-    j for j in range(H) if not torch.equal(run(strided)[1][:, j], A[:, j])
-]
+_, maps = run(strided)
+changed = [j for j in range(H) if not torch.equal(maps[:, j], A[:, j])]
 print("changed", changed)
 assert changed == [0, 1, 2, 3]
 # --8<-- [end:reset]
@@ -246,7 +260,7 @@ register_parametrization(tuned, "in_proj_weight", lora)
 assert torch.equal(run(tuned)[0], output)  # B is 0 at first
 W = step(tuned, torch.optim.AdamW(lora.parameters(), lr=0.1))
 change = (W - mha.in_proj_weight).unflatten(0, (3, E))
-print("rank", [torch.linalg.matrix_rank(part).item() for part in change])
+print("rank", *torch.linalg.matrix_rank(change).tolist())
 assert torch.equal(change[1], torch.zeros(E, E))
 assert torch.linalg.matrix_rank(change[0]) == 2
 # --8<-- [end:lora]
