@@ -55,11 +55,8 @@ assert cross_maps.min() > 0
 torch.testing.assert_close(cross_maps.sum(-1), torch.ones(B, H, L))
 # --8<-- [end:cross]
 
-figure(
-    "decoder",
-    "attention",
-    {"self_attn": self_maps[0, 0], "multihead_attn": cross_maps[0, 0]},
-)
+figure("across", "attention", {"A": cross_maps[0, 0]})
+figure("within", "attention", {"A": self_maps[0, 0]})
 
 # --8<-- [start:decoder]
 layer = nn.TransformerDecoderLayer(E, H, 2 * E, 0, batch_first=True)
