@@ -627,14 +627,13 @@ def bars(tensors, labels, texts):
     if log:
         # Bars on a logarithmic axis start a whole decade below the least, never at a chosen height.
         start = 10.0 ** math.floor(math.log10(start) - 1e-9)
-    ends = [v for name in ([high] if high else names) for v in tensors[name].data if math.isfinite(v)]
     room = max(width_of(written(v)) for n in names for v in tensors[n].data)
     widest = max(map(width_of, categories))
     above = widest > 130
     left = 2 if above else widest + 12
     thick, gap = (16, 4) if len(names) == 1 else (13, 2)
     axis = Axis(start, end, left, PLOT - room - 10, log)
-    if min(ends, default=0) < 0:
+    if any(v < 0 for name in names for v in tensors[name].data):
         axis.start += room + 6
     panel = Panel(PLOT, 0, texts.get("x", ""), least=TEXT)
     top = 8
@@ -659,6 +658,8 @@ def bars(tensors, labels, texts):
             x = axis(value)
             panel.rect(min(zero, x), by, max(0.5, abs(x - zero)), thick, f"d {colour(name, i)}", faded)
             edge = max(x, axis(tensors[high].data[c])) if high else x
+            if value < 0:  # its number stands on the other side, past the whisker
+                edge = min(x, axis(tensors[low].data[c])) if low else x
             if low or high:
                 a, b = (axis(tensors[n].data[c]) if n else x for n in (low, high))
                 mid = trim(by + thick / 2)

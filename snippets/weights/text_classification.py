@@ -161,6 +161,7 @@ for name, weights in maps.items():
     print(name, tuple(weights.shape))
 # (layers, N, H, L, L)
 maps = torch.stack(list(maps.values()))
+layers, _, H, _, _ = maps.shape
 torch.testing.assert_close(logits, model(ids))
 # a mistake that goes unseen: the model was left in training mode
 with attention_weights(model.train()) as noisy, torch.no_grad():
@@ -170,7 +171,6 @@ print(f"rows in training sum to {rows.min():.2f} .. {rows.max():.2f}")
 assert not torch.allclose(rows, maps[0].sum(-1))
 model.eval()
 # --8<-- [end:capture]
-layers, _, H, _, _ = maps.shape
 
 # --8<-- [start:one_face]
 n = texts["test"].index(list("ヽ(`Д´)ノ"))
@@ -215,6 +215,9 @@ far = max(pairs, key=lambda pair: distance[pair])
 for name, (layer, a, b) in ("nearest", near), ("farthest", far):
     print(f"{name:9}layer {layer}, heads {a} and {b}")
 assert distance[far] > 1.3 * distance[near]
+first = [distance[pair] for pair in pairs if pair[0] == 0]
+second = [distance[pair] for pair in pairs if pair[0] == 1]
+assert min(first) > max(second)
 
 # the same distance from a head that looks at all tokens alike
 even = real[:, None, None] / real.sum(1)[:, None, None, None]
@@ -237,7 +240,7 @@ figure("distance", "matrix", {f"layer {i}": distance[i] for i in range(layers)},
 # (N, L): what the prediction loses with each character
 moved = leave_one_out(model, ids)
 print(" ".join(f"{c} {moved[n, j]:.2f}" for j, c in enumerate(face)))
-told = logits.argmax(1)
+told, strong = logits.argmax(1), {}
 for index, category in enumerate(CATEGORIES):
     felt = {}
     for row in (told == index).nonzero().flatten().tolist():
@@ -247,6 +250,9 @@ for index, category in enumerate(CATEGORIES):
     mean = {t: sum(m) / len(m) for t, m in felt.items() if len(m) > 3}
     best = sorted(mean, key=mean.get, reverse=True)[:5]
     print(f"{category:10}", *(f"{t} {mean[t]:.2f} " for t in best))
+    strong[category] = best
+assert "皿" in strong["angry"]
+assert "♡" in strong["love"]
 # --8<-- [end:characters]
 figure("characters", "bars", {"moved": moved[n, :L]}, labels={"categories": face})
 
@@ -287,7 +293,7 @@ for language, (reader, _, x, held) in toys.items():
     share = (ordered.argmax(1) == held).float().mean()
     guessed = (blind.argmax(1) == held).float().mean()
     print(f"{language} positions {share:.3f}, none {guessed:.3f}")
-    assert share > 0.9
+    assert share > 0.8
     assert guessed == 0.5
     shares[language] = f"{share:.3f}", f"{guessed:.3f}"
 # --8<-- [end:toy_order]
