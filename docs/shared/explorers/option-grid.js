@@ -73,7 +73,7 @@ if (globalThis.HTMLElement) {
       this.options = optionsOf(this.dataset.options);
       this.cells = decode(this.dataset.cells, this.options);
       this.drawn = [...this.querySelectorAll("figure svg:not(.figure__legend)")].map((svg) => [...svg.querySelectorAll("g.n text")]);
-      this.tables = [...this.querySelectorAll("figure details table")].map((table) => [...table.querySelectorAll("td")]);
+      this.tables = [...this.querySelectorAll("figure details table")].map((table) => [...table.querySelectorAll("tbody td")]);
       this.line = speaker();
       const reset = html("button", { type: "button" }, this.strings.reset);
       reset.addEventListener("click", () => {

@@ -1,0 +1,235 @@
+# --8<-- [start:setup]
+import inspect
+import math
+import random
+import textwrap
+from itertools import combinations
+
+import torch
+import torch.nn.functional as F
+from option_grid import (
+    BOUNDS, OPTIONS, Cell, cells, compare, excluded, fast_path, index,
+)  # fmt: skip
+from paper_layout import paper_layout
+from torch.overrides import TorchFunctionMode
+
+torch.backends.mha.set_fastpath_enabled(True)
+# --8<-- [end:setup]
+
+# --8<-- [start:product]
+for name, values in OPTIONS.items():
+    line = f"{name:15} {len(values):2}  {', '.join(map(str, values))}"
+    print(textwrap.fill(line, 66, subsequent_indent=" " * 20))
+grid = cells()
+left_out = [c for c in grid if excluded(c)]
+print(f"{'cells':15} {len(grid)}, excluded {len(left_out)}")
+# --8<-- [end:product]
+show("cells", f"{len(grid):,}")
+show("excluded", len(left_out))
+show("compared", f"{len(grid) - len(left_out):,}")
+show("options", len(OPTIONS))
+for dtype, (of_values, of_gradients) in BOUNDS.items():
+    show(f"bound_values_{dtype}", f"{of_values:.0e}")
+    show(f"bound_gradients_{dtype}", f"{of_gradients:.0e}")
+
+# --8<-- [start:sample]
+drawn = set(random.Random(0).sample(grid, 2400))
+drawn |= {c for c in grid if fast_path(c)}
+chosen = sorted(drawn - set(left_out), key=index)
+for some in combinations(OPTIONS, 4):
+    met = {tuple(getattr(c, name) for name in some) for c in chosen}
+    assert len(met) == math.prod(len(OPTIONS[name]) for name in some)
+fused = [c for c in chosen if fast_path(c)]
+print(f"chosen {len(chosen)}, of these on the fast path {len(fused)}")
+# --8<-- [end:sample]
+show("chosen", f"{len(chosen):,}")
+show("fused", len(fused))
+
+# --8<-- [start:run]
+errors = {}
+for cell in chosen:
+    pairs = compare(cell, paper_layout)
+    errors[cell] = []
+    for pair, bound in zip(pairs, BOUNDS[cell.dtype], strict=True):
+        if pair is not None:  # without grad there are no gradients
+            torch.testing.assert_close(
+                *pair, rtol=0, atol=bound, equal_nan=True
+            )
+            error = (pair[0] - pair[1]).abs().nan_to_num().max()
+            errors[cell].append(error.item())
+# --8<-- [end:run]
+
+# --8<-- [start:table]
+def greatest(group):
+    """{(group of the cell, "values" or "gradients"): error}"""
+    worst = {}
+    for c, found in errors.items():
+        for what, e in zip(("values", "gradients"), found, strict=False):
+            worst[group(c), what] = max(e, worst.get((group(c), what), 0))
+    return worst
+
+
+def by_path(c):
+    return f"{c.dtype} {'fast' if fast_path(c) else 'slow'} path"
+
+
+for (group, what), error in sorted(greatest(by_path).items()):
+    print(f"{group}, {what:9} {error:.0e}")
+# --8<-- [end:table]
+for (dtype, what), error in greatest(lambda c: c.dtype).items():
+    show(f"{what}_{dtype}", f"{error:.0e}")
+# log10 of the greatest error: a row for each mask, a column for each mode, gradients behind; then the fast path
+by_mode, fast = greatest(lambda c: c[:3]), greatest(lambda c: (c.mask, c.dtype, fast_path(c)))
+parts = [(mode, "values") for mode in OPTIONS["mode"]] + [(mode, "gradients") for mode in OPTIONS["mode"][:2]]
+folded = {
+    dtype: [[math.log10(by_mode[(mask, dtype, mode), what]) for mode, what in parts] for mask in OPTIONS["mask"]]
+    for dtype in BOUNDS
+}
+fused_masks = [mask for mask in OPTIONS["mask"] if ((mask, "float32", True), "values") in fast]
+folded["fast path"] = [[math.log10(fast[(mask, dtype, True), "values"]) for dtype in BOUNDS] for mask in fused_masks]
+columns = ["∇ " * (what == "gradients") + mode.replace("eval ", "") for mode, what in parts]
+figure(
+    "errors",
+    "matrix",
+    {name: torch.tensor(rows) for name, rows in folded.items()},
+    {
+        "rows": {name: fused_masks if name == "fast path" else OPTIONS["mask"] for name in folded},
+        "columns": {name: list(BOUNDS) if name == "fast path" else columns for name in folded},
+        "groups": {dtype: [{"columns": [3, 5], "role": "x"}] for dtype in BOUNDS},
+        "digits": 1,
+    },
+)
+# for the explorer: of each cell the step from the last one, and minus ten times log10 of its errors, two digits each
+digits = "0123456789abcdefghijklmnopqrstuvwxyz"
+code, last = "", 0
+for cell in chosen:
+    tenths = [min(1294, round(-10 * math.log10(e))) if e else 1294 for e in errors[cell]]
+    for number in (index(cell) - last, *tenths, 1295)[:3]:
+        code += digits[number // 36] + digits[number % 36]
+    last = index(cell)
+show("code", code)
+show("option_values", ";".join(f"{name}={'|'.join(map(str, values))}" for name, values in OPTIONS.items()))
+
+
+# --8<-- [start:slow]
+class slow_path:
+    """A context in which PyTorch leaves its fused kernel aside."""
+
+    def __enter__(self):
+        torch.backends.mha.set_fastpath_enabled(False)
+
+    def __exit__(self, *_):
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+for cell in left_out:
+    slow, fast = compare(cell, slow_path)[0]
+    assert not torch.allclose(slow, fast.nan_to_num(0)), (
+        f"so it was in torch 2.13, this is {torch.__version__}"
+    )
+    nan, apart = fast.isnan().sum(), (slow - fast).nan_to_num().abs()
+    print(f"{cell.mask:10} {cell.dtype}", end=", fast path: ")
+    print(f"NaN {nan:2}, the rest {apart.max():.0e} apart")
+# --8<-- [end:slow]
+
+
+# --8<-- [start:planted]
+class planted(TorchFunctionMode):
+    """A context in which PyTorch's own function makes a mistake."""
+
+    def __init__(self, mistake):
+        super().__init__()
+        self.mistake = mistake
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is not F.multi_head_attention_forward:
+            return func(*args, **(kwargs or {}))
+        given = inspect.signature(func).bind(*args, **(kwargs or {}))
+        return self.mistake(func, given.arguments)
+# --8<-- [end:planted]
+
+
+# --8<-- [start:mistakes]
+def key_bias_lost(f, a):
+    b = a["in_proj_bias"]
+    if b is not None:
+        q, k, v = b.chunk(3)
+        a["in_proj_bias"] = torch.cat([q, 0 * k, v])
+    return f(**a)
+
+
+def samples_and_heads_swapped(f, a):
+    mask, H = a["attn_mask"], a["num_heads"]
+    if mask is not None and mask.dim() == 3:
+        a["attn_mask"] = mask.unflatten(0, (-1, H)).transpose(
+            0, 1
+        ).flatten(0, 1)
+    return f(**a)
+# --8<-- [end:mistakes]
+
+
+# --8<-- [start:more_mistakes]
+def extra_keys_swapped(f, a):
+    output, weights = f(**a)
+    if a["bias_k"] is not None and a["add_zero_attn"] and weights is not None:
+        weights = torch.cat(
+            [weights[..., :-2], weights[..., -2:].flip(-1)], -1
+        )
+    return output, weights
+
+
+def bias_not_trained(f, a):
+    b = a["in_proj_bias"]
+    a["in_proj_bias"] = b if b is None else b.detach()
+    return f(**a)
+# --8<-- [end:more_mistakes]
+
+
+# --8<-- [start:notice]
+def notices(cell, mistake):
+    """Whether the cell goes out of bounds."""
+    pairs = compare(cell, lambda: planted(mistake))
+    return not all(
+        torch.allclose(*pair, rtol=0, atol=bound, equal_nan=True)
+        for pair, bound in zip(pairs, BOUNDS[cell.dtype], strict=True)
+        if pair is not None
+    )
+# --8<-- [end:notice]
+
+
+# --8<-- [start:visible]
+def more_keys(c):  # seen by a softmax row beside the S keys
+    hidden = "hint" in c.mask and c.need_weights == "no"
+    return (c.add_bias_kv or c.add_zero_attn) and not hidden
+
+
+visible = {
+    key_bias_lost: lambda c: c.bias and more_keys(c),
+    samples_and_heads_swapped: lambda c: "3-D" in c.mask and c.batched,
+    extra_keys_swapped: lambda c: (
+        c.add_bias_kv and c.add_zero_attn and c.need_weights != "no"
+    ),
+    bias_not_trained: lambda c: c.bias and c.mode != "eval no_grad",
+}
+# --8<-- [end:visible]
+
+# --8<-- [start:noticed]
+some = random.Random(1).sample(chosen, 300)
+for mistake, expected in visible.items():
+    seen = [notices(cell, mistake) for cell in some]
+    assert seen == [expected(cell) for cell in some]
+    print(f"{mistake.__name__:26} {sum(seen):3} of {len(some)} cells")
+# --8<-- [end:noticed]
+
+# --8<-- [start:answer]
+usual = Cell(*(values[0] for values in OPTIONS.values()))
+one_change = {usual} | {
+    usual._replace(**{name: value})
+    for name, values in OPTIONS.items()
+    for value in values
+}
+for mistake in visible:
+    seen = [notices(cell, mistake) for cell in one_change]
+    print(f"{mistake.__name__:26} {sum(seen):3} of {len(seen)} cells")
+assert not any(map(visible[extra_keys_swapped], one_change))
+# --8<-- [end:answer]
