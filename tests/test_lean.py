@@ -1,0 +1,35 @@
+"""What is left out of the theme's style sheet, and what is not."""
+
+import lean
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("css", "left"),
+    [
+        (".a{x:1}.gone{x:2}", ".a{x:1}"),
+        (".a,.gone{x:1}", ".a{x:1}"),
+        (".a .gone{x:1}p{y:2}", "p{y:2}"),
+        (".a:not(.gone){x:1}", ".a:not(.gone){x:1}"),
+        (".a>:is(.gone,.b:not(.c)){x:1}", ".a>:is(.gone,.b:not(.c)){x:1}"),
+        ('[class*=".gone"]{x:1}', '[class*=".gone"]{x:1}'),
+        (r".a\:b{x:1}", r".a\:b{x:1}"),
+        ("@media print{.gone{x:1}}", ""),
+        ("@media print{.a{x:1}.gone{x:1}}.a{y:1}", "@media print{.a{x:1}}.a{y:1}"),
+        ("@keyframes turn{from{x:1}to{x:2}}", "@keyframes turn{from{x:1}to{x:2}}"),
+        ('@charset "UTF-8";.a{content:"}.gone{"}.gone{x:1}', '.a{content:"}.gone{"}'),
+        (".a{x:url('data:image/svg+xml,<path d=\"M(0)}\"/>')}", ".a{x:url('data:image/svg+xml,<path d=\"M(0)}\"/>')}"),
+    ],
+)
+def test_rules_of_classes_that_no_page_has_are_left_out(css, left):
+    assert lean.needed(css, {"a", "b", "a:b"}) == left
+
+
+def test_custom_properties_that_nothing_reads_are_left_out():
+    css = ":root{--box:url('data:;{x}');--ink:red;color:var(--ink)}@media print{:root{--box:0}p{--ink:0}}"
+    assert lean.without_unread(css, {"--ink"}) == ":root{--ink:red;color:var(--ink)}@media print{p{--ink:0}}"
+
+
+def test_a_style_sheet_that_is_all_needed_keeps_every_rule():
+    css = ".a{x:1}.a .b,p{y:2;--z:3}"
+    assert lean.without_unread(lean.needed(css, {"a", "b"}), {"--z"}) == css
