@@ -25,9 +25,9 @@ const USUAL = { example: "face-6", layer: 0, head: 2, query: 3, view: "lines" };
 
 const STRINGS = {
   ja: {
-    example: "例", layer: "レイヤー", head: "ヘッド", view: "表示", lines: "線", map: "行列", query: "クエリ", key: "キー",
+    example: "例", layer: "層", head: "ヘッド", view: "表示", lines: "線", map: "行列", query: "クエリ", key: "キー",
     faces: "顔文字", sentences: "文（おもちゃ）", space: "", categories: ["喜び", "悲しみ", "怒り", "驚き", "愛情", "照れ"], toy: ["悪い", "良い"],
-    picture: (s) => `レイヤー${s.layer}、ヘッド${s.head}の注意の重み`,
+    picture: (s) => `層${s.layer}、ヘッド${s.head}の注意の重み`,
     answer: (told, p, label) => `モデルの答え：${told}（${p}）、正解：${label}`,
     says: (token, list) => `「${token}」が見ている先：${list.map(([key, w]) => `「${key}」${w}`).join("、")}`,
     help: "左のトークンにポインターを置くか、上下の矢印キーで選びます。左右の矢印キーでヘッドが変わります。",
