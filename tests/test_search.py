@@ -135,6 +135,8 @@ def test_the_index_holds_formulas_as_tex(site, language):
     assert r"\mathrm{softmax}" in text or r"\operatorname{softmax}" in text
     for soup in ("<svg", "<math", "<use", "<path", "mjx", "\U0001d444", "\U0001d44a", "\u2062"):
         assert soup not in text, soup
+    soup = re.search(r"(?:\d\.\d\d){4}", text)
+    assert not soup, f"the numbers of a figure: {text[max(0, soup.start() - 100) : soup.end()]}"
     titles = [document["title"] for document in index["docs"]]
     assert not [title for title in titles if "$" in title or "\\" in title], "no formula in a heading"
     addresses = {document["location"].partition("#")[0] for document in index["docs"]}

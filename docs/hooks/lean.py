@@ -76,15 +76,18 @@ def without_unread(css, read):
 def on_page_markdown(markdown, page, **_):
     """Practice repeats what the lessons say: where both answer a search, the lesson comes first."""
     if page.file.src_uri.startswith("practice/"):
-        page.meta.setdefault("search", {"boost": 0.5})
+        page.meta.setdefault("search", {"boost": 0.1})
 
 
 @event_priority(-50)  # the boxes and the claims stand
 def on_page_content(html, page, **_):
-    """Whole recipe files (their sections are shown) and the list of all claims are not searched."""
+    """Whole recipe files (their sections are shown), the list of all claims, and numbers in figures are not searched.
+
+    Each SVG is marked, though its box is: the search plugin ends an exclusion at the first end tag of the same name.
+    """
     if 'class="claims-scroll"' in html:
         page.meta["search"] = {"exclude": True}
-    return html.replace('<details class="file"', '<details class="file" data-search-exclude')
+    return re.sub(r'<(details class="file"|svg(?= class="figure__svg))', r"<\1 data-search-exclude", html)
 
 
 def on_post_page(output, **_):
