@@ -261,6 +261,16 @@ def test_long_tables_are_folded():
     assert strongest[1][1].startswith(f"{best} {weights[best]:.4f}".rstrip("0"))
 
 
+def test_many_heads_are_read_by_shade_and_strongest_key():
+    """Eight heads of 7 x 7 are too many numbers to read; four are not."""
+    for heads, few in ((4, True), (8, False)):
+        maps = [softmax_rows(7, 7, seed=head) for head in range(heads)]
+        markup = draw(kept("attention", {"weights": maps}))
+        numbers = [text for text in drawn_texts(markup) if re.fullmatch(r"0\.\d\d", text)]
+        assert (len(numbers) == heads * 49) == few
+        assert len(tables(markup)) == (heads if few else 1)
+
+
 def test_shades_follow_the_weights():
     """The path that holds a cell is the darker, the greater its weight; a weight of 0 is no path at all."""
     markup = draw(kept("attention", {"w": [[0.0, 0.1, 0.3, 0.6]]}))

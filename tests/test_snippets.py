@@ -53,6 +53,12 @@ def test_no_claims_no_line(records):
     assert snippets._quiet_lines(block, "layouts/two-sums.md") == block
 
 
+def test_a_whole_file_is_shown_without_colours():
+    whole = '??? file "x"\n\n    ```python title="adding.py"\n    --8<-- "recipes/adding.py"\n    ```\n'
+    assert snippets._plain_listings(whole) == whole.replace("```python", "```text")
+    assert snippets._plain_listings(BLOCK) == BLOCK
+
+
 def test_values(records):
     made, faults = snippets.fill_values(
         "{{ max_error }} {{ layouts/two-sums:angle }} {{max_error}}", "layouts/two-sums.md"

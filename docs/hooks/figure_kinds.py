@@ -303,6 +303,12 @@ def spaced(marks, size, extent, least):
 SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # Opacity from which a cell is too strong for light text in the dark scheme, and for dark text in the light one.
 DARK_TURNS, LIGHT_TURNS = 0.44, 0.68
+MOST_NUMBERS = 256
+
+
+def are_few(maps):
+    """Whether the weights of all heads are few enough to be read as numbers: four heads of eight by eight."""
+    return sum(len(row) for one in maps for row in one) <= MOST_NUMBERS
 
 
 def attention(tensors, labels, texts):
@@ -310,7 +316,8 @@ def attention(tensors, labels, texts):
     _, maps, queries, keys, heads = attention_maps(tensors, labels, texts)
     greatest = max((v for v in flat(maps) if not math.isnan(v)), default=1)
     top = next(s for s in SCALES if greatest <= s * 1.0001)
-    panels = [one_map(m, queries, keys, head, texts, top) for m, head in zip(maps, heads, strict=True)]
+    values = are_few(maps)
+    panels = [one_map(m, queries, keys, head, texts, top, values) for m, head in zip(maps, heads, strict=True)]
     legend = Panel(legend=True, least=SMALL)
     legend.text(0, 13, texts["weight"], "a", SMALL)
     x = width_of(texts["weight"], SMALL) + 16
@@ -368,10 +375,10 @@ def attention_maps(tensors, labels, texts):
     return name, maps, [str(q) for q in queries], [str(k) for k in keys], [str(h) for h in heads]
 
 
-def one_map(weights, queries, keys, head, texts, top_value):
+def one_map(weights, queries, keys, head, texts, top_value, values):
     rows, columns = len(queries), len(keys)
     longest = max(rows, columns)
-    values = longest <= 8
+    values = values and longest <= 8
     cell = 34 if values else 22 if longest <= 16 else 14 if longest <= 32 else max(3, 448 // longest)
     widest_key = max(width_of(k, SMALL) for k in keys)
     step = math.ceil(15 / cell)

@@ -253,7 +253,7 @@ def blocks_tables(tensors, labels, texts, words):
 def attention_tables(tensors, labels, texts, words):
     _, maps, queries, keys, heads = kinds.attention_maps(tensors, labels, texts)
     corner = words["corner"].format(rows=texts["rows"], columns=texts["columns"])
-    small = len(keys) <= MOST_COLUMNS and len(queries) * len(heads) <= MOST_ROWS
+    small = len(keys) <= MOST_COLUMNS and kinds.are_few(maps)
     if small:
         for head, weights in zip(heads, maps, strict=True):
             lines = [[q, *(shortened(v, 4) for v in row)] for q, row in zip(queries, weights, strict=True)]

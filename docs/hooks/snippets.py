@@ -228,6 +228,18 @@ def _quiet_lines(markdown, page):
     return markdown
 
 
+def _plain_listings(markdown):
+    """Show a whole file without colours: folded, and to be downloaded, it need not weigh ten kilobytes."""
+
+    def plain(fence):
+        include = INCLUDE.search(fence["body"])
+        if not include or include["section"] or include["out"]:
+            return fence[0]
+        return fence[0].replace("```python", "```text", 1)
+
+    return FENCE.sub(plain, markdown)
+
+
 def quiet_line(claims, language=None):
     """What the line under a block says of its claims."""
     words = WORDS[language or project.LANG]
@@ -345,7 +357,7 @@ def on_files(files, config):
 @event_priority(50)
 def on_page_markdown(markdown, page, config, files):
     name = page.file.src_uri
-    markdown = _quiet_lines(markdown, name)
+    markdown = _plain_listings(_quiet_lines(markdown, name))
     markdown = re.sub(
         r"^```claims\n+```$", lambda _: claims_table(project.LANG, "../" * len(Path(name).parts)), markdown, flags=re.M
     )
