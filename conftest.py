@@ -34,8 +34,12 @@ def run(item):
     if block.first:
         block.page.enter()
     said = io.StringIO()
-    with block.page.inside() as names, contextlib.redirect_stdout(said):
-        exec(compile(block.code, f"{item.path}:{block.lineno}", "exec"), names)
+    try:
+        with block.page.inside() as names, contextlib.redirect_stdout(said):
+            exec(compile(block.code, f"{item.path}:{block.lineno}", "exec"), names)
+    finally:
+        if block.last:
+            page_blocks.as_imported()
     printed = textwrap.dedent(said.getvalue().rstrip()).strip("\n")
     assert printed == notebooks.output_of(block.include), "it prints what the page does not show"
 

@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["NO_MKDOCS_2_WARNING"] = "1"
 
+import browser
 import pytest
 from small_project import SmallProject
 
@@ -32,3 +33,10 @@ def small(built_small_project, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(built_small_project.folder, folder, symlinks=True)
     return SmallProject.at(folder)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The one browser of this process: Playwright runs once in a process."""
+    with browser.launched_or_told() as running:
+        yield running

@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 LOOKS_LIKE_PYTHON = re.compile(r"^[ \t>]*(?:`{3,}|~{3,})[ \t]*\{?[ \t]*\.?i?py(?:thon|con)?\d*\b", re.M | re.I)
 
 
-def _as_imported():
-    """Set torch back to what it is when it has just been imported: pages before this one may have changed it."""
+def as_imported():
+    """Set torch back to what it is when it has just been imported: a page may have changed it."""
     import torch
 
     torch.set_default_dtype(torch.float32)
@@ -52,7 +52,7 @@ class Page:
 
     def enter(self):
         """Lay the linked recipes into an empty folder and go there."""
-        _as_imported()
+        as_imported()
         self.module = types.ModuleType("__main__")
         self.folder = tempfile.TemporaryDirectory()
         for name in self.parts.recipes:
@@ -87,11 +87,12 @@ def extract(path, *_, **__):
         twin = Page(ROOT / "docs" / "ja" / path.relative_to(ROOT / "docs" / "en"))
         if twin.code == page.code:
             return []  # the same code: it runs as the Japanese page's
-    return [Block(page, cell, index == 0) for index, cell in enumerate(page.blocks)]
+    return [Block(page, cell, index) for index, cell in enumerate(page.blocks)]
 
 
 class Block(CodeBlock):
-    def __init__(self, page, cell, first):
+    def __init__(self, page, cell, index):
         # a page's blocks run one after the other, in one process
         super().__init__(cell.text, cell.line, "python", marks=[f"pytest.mark.xdist_group({str(page.path)!r})"])
-        self.page, self.first, self.include = page, first, cell.include
+        self.page, self.include = page, cell.include
+        self.first, self.last = index == 0, index == len(page.blocks) - 1

@@ -3,9 +3,7 @@
 import gzip
 import json
 import math
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,22 +37,6 @@ def printed(tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     records = folder / "attention"
     return {name: json.loads((records / f"{script}.values.json").read_text("utf-8")) for name, script in PAGES.items()}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        except playwright.Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip("no Chromium: install it, or run `playwright install chromium`")
-        yield browser
-        browser.close()
 
 
 def opening_tag(name, language, values):

@@ -4,10 +4,8 @@ import gzip
 import html as entities
 import json
 import math
-import os
 import random
 import re
-import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -642,21 +640,6 @@ def test_every_fault_of_a_page_is_told_at_once(page):
 
 
 # A browser, with Material's own style sheet around ours
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if not path:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium: set CHROMIUM or install one")
-        pytest.skip("no Chromium: set CHROMIUM or install one")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 MEASURE = """() => [...document.querySelectorAll('.figure svg')].map(svg => {

@@ -4,7 +4,6 @@ import gzip
 import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -46,22 +45,6 @@ def small_data():
 
 
 DATA, WEIGHTS = small_data()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        except playwright.Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip("no Chromium: install it, or run `playwright install chromium`")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

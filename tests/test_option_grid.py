@@ -36,8 +36,8 @@ def checked(site):
 
 
 @pytest.fixture(scope="module")
-def opened(site):
-    with browser.served(site) as server, browser.launched_or_told() as chromium:
+def opened(site, chromium):
+    with browser.served(site) as server:
 
         def go(language="en", query=""):
             page = chromium.new_page(viewport={"width": 360, "height": 700})

@@ -1,9 +1,7 @@
 """The explorer on layouts/rosetta: its slices against those that torch takes, its messages, its figure by keyboard."""
 
 import json
-import os
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -32,22 +30,6 @@ def pages(language):
     packed = "".join(block("in_proj_weight", *who, *at) for who, at in zip(roles, places, strict=True))
     cut = "".join(block("W", *who, *at) for who, at in zip(roles, places, strict=True))
     return PAGE.format(language=language, packed=packed, cut=cut)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if name and (found := shutil.which(name))), None)
-    with playwright.sync_playwright() as started:
-        try:
-            browser = started.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        except playwright.Error:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip("no Chromium: install it, or run `playwright install chromium`")
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -44,12 +44,6 @@ def server(site):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with browser.launched_or_told() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def fields(chromium, server):
     """For each language, a page whose search has been used once, and what it complained of."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
