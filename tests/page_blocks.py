@@ -58,22 +58,27 @@ class Page:
         for name in self.parts.recipes:
             source = (ROOT / "snippets" / "recipes" / name).read_text(encoding="utf-8")
             Path(self.folder.name, name).write_text(source, encoding="utf-8")
-            sys.modules.pop(name.removesuffix(".py"), None)
+        self.modules = {}
 
     @contextlib.contextmanager
     def inside(self):
-        before = Path.cwd()
+        """The page's folder, its __main__, and no recipe that it did not import itself, be it imported elsewhere."""
+        shelf = ROOT / "snippets" / "recipes"
+        recipes = [path.stem for path in shelf.glob("*.py")]
+        others = {name: sys.modules.pop(name) for name in recipes if name in sys.modules}
+        sys.modules.update(self.modules)
+        before, paths = Path.cwd(), sys.path[:]
         os.chdir(self.folder.name)
-        sys.path.insert(0, self.folder.name)
+        sys.path[:] = [self.folder.name, *(path for path in paths if path != str(shelf))]
         main, sys.modules["__main__"] = sys.modules["__main__"], self.module
         try:
             yield self.module.__dict__
         finally:
             sys.modules["__main__"] = main
-            sys.path.remove(self.folder.name)
+            sys.path[:] = paths
             os.chdir(before)
-            for name in self.parts.recipes:
-                sys.modules.pop(name.removesuffix(".py"), None)
+            self.modules = {name: sys.modules.pop(name) for name in recipes if name in sys.modules}
+            sys.modules.update(others)
 
 
 def extract(path, *_, **__):
