@@ -11,6 +11,7 @@ os.environ["NO_MKDOCS_2_WARNING"] = "1"
 
 import browser
 import pytest
+import shared_site
 from small_project import SmallProject
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +41,16 @@ def chromium():
     """The one browser of this process: Playwright runs once in a process."""
     with browser.launched_or_told() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The folder of the built site; SITE_DIR names one that is built already."""
+    return Path(os.environ["SITE_DIR"]) if "SITE_DIR" in os.environ else shared_site.built()
+
+
+@pytest.fixture(scope="session")
+def server(site):
+    """The built site as a host serves it, counting what it sends."""
+    with browser.served(site) as served:
+        yield served

@@ -4,7 +4,6 @@ Set SITE_DIR to test a site that is built already.
 """
 
 import json
-import os
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -36,18 +35,6 @@ def addresses():
 
 PAGES = addresses()
 LESSONS = [page for page in PAGES if page.count("/") > 2 and "/reference/" not in page and "/practice/" not in page]
-
-
-@pytest.fixture(scope="session")
-def site():
-    """The folder of the built site."""
-    return Path(os.environ["SITE_DIR"]) if "SITE_DIR" in os.environ else shared_site.built()
-
-
-@pytest.fixture(scope="session")
-def server(site):
-    with browser.served(site) as server:
-        yield server
 
 
 WATCH = """

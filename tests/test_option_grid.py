@@ -1,7 +1,6 @@
 """The explorer on layouts/grid: what it shows for a choice of options against the same fold made in Python."""
 
 import html
-import os
 import random
 import re
 import sys
@@ -9,18 +8,12 @@ from pathlib import Path
 
 import browser
 import pytest
-import shared_site
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "snippets" / "recipes"))
 
 from option_grid import OPTIONS, cells, fast_path
 
 FILTERS = [name for name in OPTIONS if name not in ("mask", "dtype", "mode")]
-
-
-@pytest.fixture(scope="module")
-def site():
-    return Path(os.environ["SITE_DIR"]) if "SITE_DIR" in os.environ else shared_site.built()
 
 
 @pytest.fixture(scope="module")

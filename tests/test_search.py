@@ -1,14 +1,12 @@
 """Material's own search, as a reader uses it: the field is focused, words are typed, results are read."""
 
 import json
-import os
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import browser
 import pytest
-import shared_site
 
 ROOT = Path(__file__).parents[1]
 # What is typed, and the pages that answer it: one of them is to be among the first three.
@@ -30,17 +28,6 @@ QUERIES = {
         "per-head": ["weights/per-head/", "attention/multi-head/"],
     },
 }
-
-
-@pytest.fixture(scope="module")
-def site():
-    return Path(os.environ["SITE_DIR"]) if "SITE_DIR" in os.environ else shared_site.built()
-
-
-@pytest.fixture(scope="module")
-def server(site):
-    with browser.served(site) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -149,8 +149,6 @@ def on_page_context(context, page, config, nav):
         {"name": name, "lang": language, "link": f"{config.extra['root']}/{language}/{page.url}"}
         for language, name in project.LANGUAGES.items()
         if (project.DOCS / language / page.file.src_uri).exists()
-        or language == project.LANG
-        or page.file.src_uri.endswith(".ipynb")
     ]
 
 
@@ -172,8 +170,7 @@ def on_post_page(output, page, config):
 @event_priority(-100)
 def on_post_build(config):
     (Path(config.site_dir) / "404.html").unlink(missing_ok=True)  # the root's serves both languages
-    for name in ("sitemap.xml.gz",):
-        (Path(config.site_dir) / name).unlink(missing_ok=True)
+    (Path(config.site_dir) / "sitemap.xml.gz").unlink(missing_ok=True)
     if project.IS_CHILD:
         return
     _wait_for_child()

@@ -219,6 +219,16 @@ def _practice(language, page):
     return parts, faults
 
 
+def _as_script(parts):
+    """The script that runs a notebook's code cells, each a section: where it lies, by its content, and its text."""
+    source = "".join(
+        f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n"
+        for i, cell in enumerate(parts.cells)
+        if cell.kind == "code"
+    )
+    return NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py", source
+
+
 def execute_practice():
     """Run the practice notebooks of both languages, once where their code is the same; return the faults."""
     pending, faults = {}, []
@@ -229,12 +239,7 @@ def execute_practice():
             except (OSError, KeyError, run_snippet.Broken):
                 continue  # an include that leads nowhere: pages.py names it
             faults += wrong
-            source = "".join(
-                f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n"
-                for i, cell in enumerate(parts.cells)
-                if cell.kind == "code"
-            )
-            script = NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
+            script, source = _as_script(parts)
             script.parent.mkdir(parents=True, exist_ok=True)
             script.write_text(source, encoding="utf-8")
             pending.setdefault(script, []).append((language, page, parts))
@@ -326,12 +331,7 @@ def on_files(files, config):
 
 
 def _outputs(parts):
-    source = "".join(
-        f"# --8<-- [start:cell_{i}]\n{cell.text}\n# --8<-- [end:cell_{i}]\n"
-        for i, cell in enumerate(parts.cells)
-        if cell.kind == "code"
-    )
-    path = NOTEBOOKS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.py.out"
+    path = _as_script(parts)[0].with_suffix(".py.out")
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
     return {name: "\n".join(lines[first - 1 : last]) for name, (first, last) in run_snippet.sections(text).items()}
