@@ -10,7 +10,7 @@ BIN := .venv/bin
 endif
 RUN := $(BIN)/python
 
-.PHONY: serve build test lint bench bench-layouts stamp clean
+.PHONY: serve build test lint bench bench-layouts mutants stamp clean
 
 serve: .venv/installed ## build both languages, serve them, rebuild on a change of a page or a script
 	@$(RUN) docs/hooks/port_is_free.py $(PORT)
@@ -29,6 +29,9 @@ bench: .venv/installed ## times and sizes of the build and of the pages, as a ta
 
 bench-layouts: .venv/installed ## time the layouts of one attention layer on this machine, for the page on cost
 	@$(RUN) tests/bench_layouts.py
+
+mutants: .venv/installed ## change the scripts one thing at a time and list what the build would not notice
+	@$(RUN) tests/mutants.py
 
 stamp: .venv/installed ## accept one page pair after rereading it: make stamp PAGE=layouts/rosetta
 	@$(RUN) docs/hooks/pages.py stamp $(PAGE)

@@ -35,7 +35,7 @@ for n, (letter, per_head) in enumerate(roles.items()):
     for i in range(H):
         name, first = f"W_{i}^{letter}", n * E + i * D
         matrices[name] = per_head[i]
-        bands.append({"rows": [first, first + D], "role": letter.lower(), "head": i, "text": name})
+        bands.append({"rows": [first, first + D], "role": letter.lower(), "head": i, "text": name, "of": per_head[i]})
 figure(
     "rosetta",
     "blocks",

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import math
 import operator
+import re
 import sys
 
 COMPARISONS = {
@@ -29,6 +30,9 @@ NEGATED = {
     "In": "NotIn",
     "NotIn": "In",
 }
+
+
+GUARD = re.compile(r"\s*# guard: (\w+)\s*$")  # the name of a claim that stands between the shown sections
 
 
 class Vacuous(Exception):
@@ -235,6 +239,27 @@ class Recorder:
                 count=(left is pairs[0][0]),
             )
 
+    # -- what a figure's labels say
+
+    def labelled(self, line, place, made, right, turned):
+        """A block of a figure, or what its line of code gives, is the matrix that its label says; if `turned`, or its transpose."""
+        for option in [right, right.mT] if turned and made.shape == right.mT.shape else [right]:
+            if made.shape == option.shape and self._agree(made, option):
+                self._check_moves(line, made, option, self._agree, stated=False)
+                tolerance = _tolerance(made, option, None, None)
+                self._keep(line, "equal", made, option, error=_greatest_error(made, option), tolerance=tolerance)
+                return
+        error = AssertionError(f"{place} is not what its label says")
+        error.claim = (line, f"{place} is not what its label says")
+        raise error
+
+    def _agree(self, left, right):
+        try:
+            self.assert_close(left, right)
+        except AssertionError:
+            return False
+        return True
+
     # -- what makes a claim empty
 
     def _check_pair(self, line, left, right, equal_nan):
@@ -273,8 +298,12 @@ class Recorder:
 
     def _text(self, line):
         start, end = self._statement(line)
-        first = self.lines[start - 1].strip()
-        return first if end == start else " ".join(part.strip() for part in self.lines[start - 1 : end])[:160]
+        lines = [GUARD.sub("", part).strip() for part in self.lines[start - 1 : end]]
+        return lines[0] if end == start else " ".join(lines)[:160]
+
+    def _guard(self, line):
+        start, end = self._statement(line)
+        return next((found[1] for part in self.lines[start - 1 : end] if (found := GUARD.search(part))), None)
 
     def _keep(self, line, kind, *sides, error=None, tolerance=None, count=True, **more):
         import torch
@@ -286,6 +315,7 @@ class Recorder:
                 "line": line,
                 "kind": kind,
                 "text": self._text(line),
+                "guard": self._guard(line),
                 "count": 0,
                 "shapes": [],
                 "dtypes": [],

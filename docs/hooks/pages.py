@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import glossary
+import marks
 import project
+import shown
 from mkdocs.plugins import event_priority
 from project import Fault
+
+import snippets
 
 # Stands in for text that is not prose (code, formulas, addresses): no letter, no digit and no space, so that
 # neither a word nor the half-width spaces beside it change their neighbours.
@@ -35,8 +39,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.S)
 INLINE_CODE = re.compile(r"(?<![`\\])(`+)(?!`)((?:(?!\n[ \t]*\n).)+?)(?<!`)\1(?!`)", re.S)
 DISPLAYED = re.compile(r"(?<!\\)\$\$(.+?)\$\$", re.S)
 INLINE_FORMULA = re.compile(r"(?<!\\)\$(?!\s)((?:\\.|[^\\$])+?)(?<!\s)\$", re.S)
-VALUE = re.compile(r"\{\{ ([\w/:.-]+) \}\}")
-ALMOST_VALUE = re.compile(r"\{\{(?! [\w/:.-]+ \}\})[^\n{}]*\}*")
+ALMOST_VALUE = re.compile(rf"(?!{snippets.VALUE.pattern}|{snippets.CHOICE.pattern})\{{\{{[^\n{{}}]*\}}*")
 EXPLORER = re.compile(r"<([a-z][a-z0-9]*-[a-z0-9-]+)(?=[\s>/])")
 ADDRESS = re.compile(
     r"(?<=\])\([^()\s]*(?:\([^()\s]*\)[^()\s]*)*"  # of a link, but not its title
@@ -100,6 +103,7 @@ class Source:
     boxes: list[Mark] = field(default_factory=list)
     fences: list[Fence] = field(default_factory=list)
     prose: str = ""
+    marked: dict = field(default_factory=dict)  # (section, kind, name) of each mark: its line
 
     @property
     def figures(self):
@@ -126,6 +130,14 @@ def _mask(match):
 
 def _mask_inside(match):
     return match[1] + re.sub(r"[^\n]", MASK, match[2]) + match[1]
+
+
+def _chosen(match):
+    """Both wordings of a choice are prose."""
+    return marks.FILLED + "".join(
+        char if match.start(2) <= place < match.end(2) or match.start(3) <= place < match.end(3) else MASK
+        for place, char in enumerate(match[0][1:], match.start() + 1)
+    )
 
 
 def _line_of(text, position):
@@ -244,15 +256,22 @@ def scan(text, file):
     for fence in source.fences:
         if fence.language == "figure":
             written[fence.line : fence.line + len(fence.body)] = fence.body
-    told = COMMENT.sub(_mask, "\n".join(written))
-    source.values = [Mark(_line_of(told, match.start()), match[1]) for match in VALUE.finditer(told)]
+    told = COMMENT.sub(_mask, marks.flagged("\n".join(written)))
+    source.values = [
+        Mark(_line_of(told, match.start()), match[1] + "?" * (pattern is snippets.CHOICE))
+        for pattern in (snippets.VALUE, snippets.CHOICE)
+        for match in pattern.finditer(told)
+    ]
+    source.marked = marks.by_section("\n".join(written), sections)
     source.explorers = [Mark(_line_of(bare, match.start()), match[1]) for match in EXPLORER.finditer(bare)]
     told = INLINE_CODE.sub(_mask_inside, told)
     without_formulas = INLINE_FORMULA.sub(_mask, DISPLAYED.sub(_mask, told))
     source.misvalued = [
         Mark(_line_of(told, match.start()), match[0]) for match in ALMOST_VALUE.finditer(without_formulas)
     ]
-    for pattern in (VALUE, DISPLAYED, INLINE_FORMULA, ATTRIBUTES, ADDRESS):
+    told = snippets.CHOICE.sub(_chosen, told)
+    told = snippets.VALUE.sub(lambda match: marks.FILLED + MASK * (len(match[0]) - 1), told)
+    for pattern in (DISPLAYED, INLINE_FORMULA, ATTRIBUTES, ADDRESS):
         told = pattern.sub(_mask, told)
     source.prose = told
     return source
@@ -325,6 +344,17 @@ def _inline_formulas(one, other):
                 return
 
 
+def _marks(one, other):
+    """What bears the sentences of a section bears those of the other language."""
+    for source, twin in ((one, other), (other, one)):
+        for (section, kind, name), line in source.marked.items():
+            if (section, kind, name) not in twin.marked:
+                where = f"section #{section}" if section else "the part before the first heading"
+                told = f"marks differ from {twin.file}: `{kind}: {name}` bears no sentence there in {where}"
+                yield Fault(source.file, line, told, soft=True)
+                return
+
+
 def pair_faults(one, other):
     """How the two languages of a page differ in what is no matter of language; all soft."""
     faults = list(
@@ -336,6 +366,7 @@ def pair_faults(one, other):
     faults += _ordered("displayed formulas", one, other, one.displayed, other.displayed)
     if not any("headings" in fault.message for fault in faults):
         faults += _inline_formulas(one, other)
+        faults += _marks(one, other)
     faults += _ordered("figures", one, other, one.figures, other.figures)
     faults += _counted("values", one, other, one.values, other.values)
     faults += _ordered("explorers", one, other, one.explorers, other.explorers)
@@ -523,11 +554,11 @@ def lock_file():
 
 
 def digests(page):
-    """{language: digest} of a page's Markdown, not of what it includes: changed code reaches both by itself."""
-    return {
-        language: hashlib.sha256((project.DOCS / language / page).read_bytes()).hexdigest()[:16]
-        for language in project.LANGUAGES
-    }
+    """{language: digest} of a page's Markdown, and `run`, of what its scripts put there; code itself is not kept."""
+    texts = {language: (project.DOCS / language / page).read_bytes() for language in project.LANGUAGES}
+    found = {language: hashlib.sha256(text).hexdigest()[:16] for language, text in texts.items()}
+    run = shown.digest(page, next(iter(texts.values())).decode("utf-8"))
+    return {**found, "run": run} if run else found
 
 
 def read_lock():
@@ -546,9 +577,17 @@ def _lock_faults(pairs, lock):
                 soft=True,
             )
             continue
-        moved = [language for language in now if then.get(language) != now[language]]
+        moved = [language for language in project.LANGUAGES if then.get(language) != now[language]]
+        if not moved and then.get("run") != now.get("run"):
+            yield Fault(
+                f"docs/{next(iter(now))}/{page}",
+                0,
+                "its scripts say something else than when the pair was last read (outputs, values, figures or claims): "
+                f"reread both, then `{command}`",
+                soft=True,
+            )
         if moved:
-            still = [f"docs/{language}/{page}" for language in now if language not in moved]
+            still = [f"docs/{language}/{page}" for language in project.LANGUAGES if language not in moved]
             what = (
                 f"but {still[0]} did not"
                 if still
@@ -593,11 +632,14 @@ def stamp(names):
     elif missing:
         return refuse(f"There is no {' and no '.join(f'docs/{language}/{page}' for language in missing)}.")
     else:
+        if broken := snippets.run_scripts():
+            return refuse("\n".join([*map(str, broken), f"{page} is not stamped: mend these first."]))
         one, other = (read(language, page) for language in project.LANGUAGES)
         if faults := pair_faults(one, other):
             return refuse("\n".join([*map(str, faults), f"{page} is not stamped: mend these first."]))
-        moved = [language for language, digest in digests(page).items() if lock.get(page, {}).get(language) != digest]
-        lock[page] = digests(page)
+        now, then = digests(page), lock.get(page, {})
+        moved = [name for name in dict.fromkeys([*now, *then]) if then.get(name) != now.get(name)]
+        lock[page] = now
         print(f"stamped {page}: " + (f"{', '.join(moved)} had moved" if moved else "nothing had moved"))
     lock_file().write_text(json.dumps(lock, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
     return 0
@@ -649,6 +691,10 @@ def faults():
         for source in pages.values():
             found += source_faults(source, files)
             found += word_faults(source, language)
+    for language, pages in sources.items():
+        for page, source in pages.items():
+            text = (project.DOCS / language / page).read_text("utf-8")
+            found += marks.faults(source, text, project.script_of(page))
     found += _unused(sources, files)
     try:
         found += _lock_faults(pairs, read_lock())

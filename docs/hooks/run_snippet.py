@@ -116,10 +116,10 @@ def run(path):
     return record
 
 
-def _execute(path, source, found, record):
+def _execute(path, source, found, record, tree=None):
     import torch
 
-    tree = ast.parse(source, str(path))
+    tree = tree or ast.parse(source, str(path))
     for statement in tree.body:
         inside = {section_at(found, line) for line in (statement.lineno, statement.end_lineno)}
         if len(inside) > 1 or any(
@@ -133,7 +133,8 @@ def _execute(path, source, found, record):
     recorder = claims.Recorder(path, source)
     outputs = {name: io.StringIO() for name in [*found, None]}
     module = types.ModuleType("__main__")
-    module.__dict__.update(__file__=str(path), __claims__=recorder, show=_show(record), figure=_figure(record, path))
+    module.__dict__.update(__file__=str(path), __claims__=recorder, show=_show(record))
+    module.figure = _figure(record, path, recorder, module.__dict__)
     previous = sys.modules["__main__"]
     sys.modules["__main__"] = module
     sys.path.insert(0, str(SNIPPETS / "recipes"))
@@ -158,6 +159,19 @@ def _execute(path, source, found, record):
     record["claims"] = [
         {**claim, "section": section_at(found, claim["line"])} for _, claim in sorted(recorder.records.items())
     ]
+    _check_guards(source, found, record["claims"])
+
+
+def _check_guards(source, found, made):
+    """A guard names one claim that stands between the sections; a shown claim is named by its section."""
+    named = [(number, match[1]) for number, line in enumerate(source.splitlines(), 1) if (match := claims.GUARD.search(line))]
+    for place, (line, name) in enumerate(named):
+        if section_at(found, line):
+            raise Broken(line, f"guard {name!r} stands in section [{section_at(found, line)}], whose name is enough")
+        if name in found or name in [other for _, other in named[:place]]:
+            raise Broken(line, f"the name {name!r} is taken: a guard has a name of its own")
+        if name not in [claim["guard"] for claim in made]:
+            raise Broken(line, f"guard {name!r} names no claim: put it behind an assert, an assert_close or what must raise")
 
 
 def _told(error, path, recorder):
@@ -191,21 +205,55 @@ def _show(record):
     return show
 
 
-def _figure(record, path):
+def _figure(record, path, recorder, names):
     def figure(name, kind, tensors, labels=None):
-        """Keep tensors for a picture that a page draws with a ```figure fence."""
+        """Keep tensors for a picture that a page draws with a ```figure fence; compare what its labels say of them."""
         if name in record["figures"]:
             raise ValueError(f"figure: {name!r} was drawn before")
         line = next(frame.lineno for frame in reversed(traceback.extract_stack()) if frame.filename == str(path))
+        labels = _checked(name, tensors, labels or {}, recorder, names, line)
         kept = {key: _plain(key, tensor, shape_only=kind == "blocks") for key, tensor in tensors.items()}
         record["figures"][name] = {
             "kind": kind,
             "tensors": kept,
-            "labels": json.loads(json.dumps(labels or {})),
+            "labels": json.loads(json.dumps(labels)),
             "line": line,
         }
 
     return figure
+
+
+def _checked(figure, tensors, labels, recorder, names, line):
+    """The labels of a figure without `of` and `gives`, after a claim for each block that says whose it is.
+
+    A part of a matrix that is labelled as a head's or as one of Q, K, V, O carries `of`: the same matrix, come by another
+    way, as it stands or transposed. Its line of code, run with the figure's tensors by name, gives `of` (or `gives`).
+    """
+    code, groups = labels.get("code", {}), labels.get("groups", {})
+    scope = {**names, **{name.partition(".")[0]: _dotted(name, tensor) for name, tensor in tensors.items()}}
+    for name, group in ((name, group) for name, some in groups.items() for group in some):
+        text = group.get("text", "")
+        place = f"figure {figure!r}: {text or 'a block'} of {name!r}"
+        spans = [slice(*group.get(axis, (None, None))) for axis in ("rows", "columns")]
+        part = tensors[name][tuple(spans[: tensors[name].ndim])]
+        owned = group.get("head") is not None or group.get("role") in (*"qkvo",)
+        if "of" in group:
+            recorder.labelled(line, place, part, group["of"], turned=True)
+        elif owned and part.shape != tensors[name].shape:
+            raise ValueError(f"{place} says whose it is: give the same matrix, come by another way, as `of`")
+        if text in code:
+            if not {"of", "gives"} & set(group):
+                raise ValueError(f"{place} has a line of code: say what it gives, as `of` or `gives`")
+            made = eval(code[text], scope)
+            recorder.labelled(line, f"{place}: {code[text]}", made, group.get("gives", group.get("of")), turned=False)
+    bare = {name: [{k: v for k, v in group.items() if k not in ("of", "gives")} for group in some] for name, some in groups.items()}
+    return {**labels, "groups": bare} if groups else labels
+
+
+def _dotted(name, tensor):
+    """A tensor so that code finds it by its name: `out_proj.weight` as an object with a weight."""
+    rest = name.partition(".")[2]
+    return types.SimpleNamespace(**{rest: _dotted(rest, tensor)}) if rest else tensor
 
 
 def _plain(name, tensor, shape_only):

@@ -3,6 +3,7 @@
 --8<-- "layouts/rosetta.py:round_trip"       a section's code
 --8<-- "layouts/rosetta.py.out:round_trip"   what that section printed
 {{ max_error }}                              a value of the page's own script
+{{ beaten ? loses : wins }}                  words chosen by a value that is True or False
 ```claims                                    the record of every claim (reference/claims)
 """
 
@@ -26,6 +27,8 @@ from project import Fault
 
 RUNNER = Path(__file__).with_name("run_snippet.py")
 VALUE = re.compile(r"\{\{ ([\w/:.-]+) \}\}")
+CHOICE = re.compile(r"\{\{ ([\w/:.-]+) \? ([^\n{}]+?) : ([^\n{}]*?) \}\}")
+MARK = re.compile(r"<!-- (claim|test|source): ([^\n]*?) -->")  # what bears a sentence: marks.py
 FENCE = re.compile(r"^(?P<indent>[ ]*)```(?P<info>.*)\n(?P<body>(?:.*\n)*?)(?P=indent)```[ ]*$", re.M)
 # the list below a block that says what its annotations mean
 LISTED = r"\n\s*\n(?:{indent}\d+\.[ ].*(?:\n{indent}[ ]{{2,}}\S.*|\n[ ]*(?=\n{indent}(?:\d+\.[ ]|[ ]{{2,}}\S)))*\n?)+"
@@ -73,6 +76,14 @@ def record(script, part):
 
 def _record_path(script, part):
     return run_snippet.record_path(project.SNIPPETS / script, project.SNIPPETS, project.RECORDS, part)
+
+
+def printed(script, section):
+    """What a section of a script printed when it last ran; "" where it printed nothing or has not run."""
+    path = project.RECORDS / f"{script}.out"
+    found = run_snippet.sections(text := path.read_text(encoding="utf-8")) if path.exists() else {}
+    first, last = found.get(section, (1, 0))
+    return "\n".join(text.splitlines()[first - 1 : last]) if found else ""
 
 
 def environment():
@@ -186,17 +197,22 @@ def value(name, script):
 
 
 def fill_values(markdown, page):
-    """Put each `{{ name }}` in; return the text and a fault for each that no script showed."""
+    """Put each `{{ name }}` in and take the marks out; return the text and a fault for each value that no script showed."""
     script, faults = project.script_of(page), []
 
-    def fill(match):
-        found = value(match[1], script)
-        if found is None:
-            line = markdown.count("\n", 0, match.start()) + 1
+    def found(match):
+        shown = value(match[1], script)
+        line = markdown.count("\n", 0, match.start()) + 1
+        if shown is None:
             faults.append(Fault(f"docs/{project.LANG}/{page}", line, f"no script showed the value {match[1]!r}"))
-        return html.escape(str(found), quote=False)
+        elif match.re is CHOICE and shown not in ("True", "False"):
+            told = f"{match[1]!r} chooses words, so it must be True or False, and is {shown}"
+            faults.append(Fault(f"docs/{project.LANG}/{page}", line, told))
+        return shown
 
-    return VALUE.sub(fill, markdown), faults
+    chosen = CHOICE.sub(lambda match: match[2] if found(match) == "True" else match[3], markdown)
+    filled = VALUE.sub(lambda match: html.escape(str(found(match)), quote=False), chosen)
+    return MARK.sub("", filled), faults
 
 
 def _quiet_lines(markdown, page):
@@ -306,7 +322,7 @@ def claims_table(language, root):
             if claim.get("sides") and claim["kind"] in ("bound", "raises"):
                 said += f'</code> <code class="claims-sides">{html.escape(" · ".join(claim["sides"]))}'
             cells = [
-                claim["section"] or "",
+                claim["section"] or claim["guard"] or "",
                 claim["line"],
                 kind,
                 f"<code>{said}</code>",

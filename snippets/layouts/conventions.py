@@ -41,8 +41,8 @@ figure(
     {"W": W, "weight": linear.weight},
     labels={
         "groups": {
-            "W": [{"columns": [0, D], "role": "q", "head": 0, "text": "(in, out)"}],
-            "weight": [{"rows": [0, D], "role": "q", "head": 0, "text": "(out, in)"}],
+            "W": [{"columns": [0, D], "role": "q", "head": 0, "text": "(in, out)", "gives": y_paper}],
+            "weight": [{"rows": [0, D], "role": "q", "head": 0, "text": "(out, in)", "gives": y_paper}],
         },
         "code": {"(in, out)": "x @ W", "(out, in)": "F.linear(x, weight)"},
     },

@@ -214,25 +214,27 @@ columns = [{"columns": [i * D, (i + 1) * D], "head": i} for i in range(H)]
 figure(
     "columns",
     "blocks",
-    {"X": x[0], "W^Q": w_square, "X W^Q": q[0]},
+    {"X": x[0], "W^Q": mha.in_proj_weight[:E].T, "X W^Q": q_packed[0]},
     labels={
         "groups": {
             "X": [{"rows": [0, L], "role": "x", "text": "X"}],
-            "W^Q": [{**part, "role": "q", "text": f"W_{part['head']}^Q"} for part in columns],
-            "X W^Q": [{**part, "role": "q", "text": f"Q_{part['head']}"} for part in columns],
+            "W^Q": [{**part, "role": "q", "text": f"W_{i}^Q", "of": w_q[i]} for i, part in enumerate(columns)],
+            "X W^Q": [{**part, "role": "q", "text": f"Q_{i}", "of": q_i[i][0]} for i, part in enumerate(columns)],
         }
     },
 )
 figure(
     "sum",
     "blocks",
-    {"concat": out[0], "W^O": w_square, "Y": y[0]},
+    {"concat": torch.cat(heads, -1)[0], "W^O": mha.out_proj.weight.T, "Y": y[0]},
     labels={
         "groups": {
-            "concat": [{**part, "role": "v", "text": f"head_{part['head']}"} for part in columns],
+            "concat": [
+                {**part, "role": "v", "text": f"head_{i}", "of": heads[i][0]} for i, part in enumerate(columns)
+            ],
             "W^O": [
-                {"rows": part["columns"], "head": part["head"], "role": "o", "text": f"W_{part['head']}^O"}
-                for part in columns
+                {"rows": part["columns"], "head": i, "role": "o", "text": f"W_{i}^O", "of": w_o[i]}
+                for i, part in enumerate(columns)
             ],
             "Y": [{"rows": [0, L], "role": "x", "text": "Y"}],
         }

@@ -33,27 +33,6 @@ for name, part in [("Q", Q), ("K", K), ("V", V)]:
     print(f"{name}\n{part[0]}")
 # --8<-- [end:one_multiplication]
 
-parts = [("q", "Q"), ("k", "K"), ("v", "V")]
-columns = [
-    {"columns": [n * E + i * D, n * E + (i + 1) * D], "role": role, "head": i, "text": f"{name}_{i + 1}"}
-    for n, (role, name) in enumerate(parts)
-    for i in range(H)
-]
-figure(
-    "projection",
-    "matrix",
-    {"X": X[0], "in_proj_weight.T": W.T, "QKV": QKV[0]},
-    labels={
-        "operators": ["@", "="],
-        "digits": 2,
-        "groups": {
-            "X": [{"role": "x"}],
-            "in_proj_weight.T": [{**group, "text": f"W_{group['text'][-1]}^{group['text'][0]}"} for group in columns],
-            "QKV": columns,
-        },
-    },
-)
-
 # --8<-- [start:cut_into_heads]
 # (B, L, 3H, D), then (B, 3H, L, D)
 slices = QKV.view(B, L, 3 * H, D).transpose(1, 2)
@@ -72,6 +51,38 @@ torch.testing.assert_close(V_2, X @ W[10:12].T)
 # a view: the same memory, nothing copied
 assert Q_2.data_ptr() == QKV[..., 2:4].data_ptr()  # (1)!
 # --8<-- [end:cut_into_heads]
+
+by_name = {"Q": (W_q, Q_1, Q_2), "K": (W_k, K_1, K_2), "V": (W_v, V_1, V_2)}
+columns = [
+    {"columns": [n * E + i * D, n * E + (i + 1) * D], "role": name.lower(), "head": i, "name": name}
+    for n, name in enumerate(by_name)
+    for i in range(H)
+]
+
+
+def labelled(group, template, of):
+    """A block of columns with its text and the matrix that it is said to be."""
+    name, i = group["name"], group["head"]
+    kept = {key: value for key, value in group.items() if key != "name"}
+    return {**kept, "text": template.format(name=name, i=i + 1), "of": of(by_name[name], i)}
+
+
+figure(
+    "projection",
+    "matrix",
+    {"X": X[0], "in_proj_weight.T": W.T, "QKV": QKV[0]},
+    labels={
+        "operators": ["@", "="],
+        "digits": 2,
+        "groups": {
+            "X": [{"role": "x"}],
+            "in_proj_weight.T": [
+                labelled(group, "W_{i}^{name}", lambda of, i: of[0][i * D : (i + 1) * D].T) for group in columns
+            ],
+            "QKV": [labelled(group, "{name}_{i}", lambda of, i: of[1 + i][0]) for group in columns],
+        },
+    },
+)
 
 # --8<-- [start:every_head]
 scores_1 = Q_1 @ K_1.mT / D**0.5  # (B, L, L)

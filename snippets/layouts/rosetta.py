@@ -27,48 +27,6 @@ for i in range(H):
     print(f"{i}    {row}".rstrip())
 # --8<-- [end:slices]
 
-roles = "qkv"
-packed_groups = [
-    {"rows": [t * E + i * D, t * E + (i + 1) * D], "role": roles[t], "head": i, "text": f"W_{i}^{roles[t].upper()}"}
-    for t in range(3)
-    for i in range(H)
-]
-per_head_groups = {
-    f"W^{role.upper()}": [
-        {"columns": [i * D, (i + 1) * D], "role": role, "head": i, "text": f"W_{i}^{role.upper()}"} for i in range(H)
-    ]
-    for role in roles
-}
-merged_groups = [
-    {"columns": [i * D, (i + 1) * D], "role": "o", "head": i, "text": f"W_{i}^O"} for i in range(H)
-]
-paper_merged_groups = [{**{k: g[k] for k in ("role", "head", "text")}, "rows": g["columns"]} for g in merged_groups]
-code = {}
-for i in range(H):
-    for t, role in enumerate("QKV"):
-        a = t * E + i * D
-        code[f"W_{i}^{role}"] = f"in_proj_weight[{a}:{a + D}].T"
-    code[f"W_{i}^O"] = f"out_proj.weight[:, {i * D}:{(i + 1) * D}].T"
-figure(
-    "rosetta",
-    "blocks",
-    {
-        "in_proj_weight": mha.in_proj_weight,
-        **dict.fromkeys(per_head_groups, mha.in_proj_weight[:E].T),
-        "out_proj.weight": mha.out_proj.weight,
-        "W^O": mha.out_proj.weight.T,
-    },
-    labels={
-        "groups": {
-            "in_proj_weight": packed_groups,
-            **per_head_groups,
-            "out_proj.weight": merged_groups,
-            "W^O": paper_merged_groups,
-        },
-        "code": code,
-    },
-)
-
 # --8<-- [start:to_paper]
 w = mha.in_proj_weight
 w_q, w_k, w_v, w_o = [], [], [], []
@@ -83,6 +41,43 @@ for i in range(H):
 b_q, b_k, b_v = mha.in_proj_bias.view(3, H, D)
 b_o = mha.out_proj.bias
 # --8<-- [end:to_paper]
+
+# for each block of the picture: whose it is, where it lies, and the matrix that the section above cut out for it
+cut = {"Q": w_q, "K": w_k, "V": w_v}
+packed_groups, per_head_groups, code = [], {}, {}
+for t, letter in enumerate(cut):
+    per_head_groups[f"W^{letter}"] = []
+    for i in range(H):
+        first = t * E + i * D
+        block = {"role": letter.lower(), "head": i, "text": f"W_{i}^{letter}", "of": cut[letter][i]}
+        packed_groups.append({**block, "rows": [first, first + D]})
+        per_head_groups[f"W^{letter}"].append({**block, "columns": [i * D, (i + 1) * D]})
+        code[block["text"]] = f"in_proj_weight[{first}:{first + D}].T"
+merged_groups, paper_merged_groups = [], []
+for i in range(H):
+    span, block = [i * D, (i + 1) * D], {"role": "o", "head": i, "text": f"W_{i}^O", "of": w_o[i]}
+    merged_groups.append({**block, "columns": span})
+    paper_merged_groups.append({**block, "rows": span})
+    code[block["text"]] = f"out_proj.weight[:, {span[0]}:{span[1]}].T"
+figure(
+    "rosetta",
+    "blocks",
+    {
+        "in_proj_weight": mha.in_proj_weight,
+        **{f"W^{letter}": torch.cat(matrices, dim=1) for letter, matrices in cut.items()},
+        "out_proj.weight": mha.out_proj.weight,
+        "W^O": torch.cat(w_o),
+    },
+    labels={
+        "groups": {
+            "in_proj_weight": packed_groups,
+            **per_head_groups,
+            "out_proj.weight": merged_groups,
+            "W^O": paper_merged_groups,
+        },
+        "code": code,
+    },
+)
 
 # --8<-- [start:paper]
 heads, weights = [], []
