@@ -197,7 +197,7 @@ WORDS = {
 }
 
 
-def _title(language, page):
+def page_title(language, page):
     """The title of a page, without its id; None when there is no such page."""
     path = project.DOCS / language / page
     title = TITLE.search(path.read_text("utf-8")) if path.is_file() else None
@@ -222,7 +222,7 @@ def render(language):
         if elsewhere := term.get("elsewhere", {}).get(language):
             lines += [f"{said['elsewhere']}: {join.join(elsewhere)}{said['stop']}", ""]
         page, _, fragment = term.get("page", "").partition("#")
-        if page and (title := _title(language, page)):
+        if page and (title := page_title(language, page)):
             target = _from_glossary(page) + (f"#{fragment}" if fragment else "")
             lines += [f"{said['more']}: [{title}]({target})", ""]
         lines += ["</dd>"]

@@ -20,6 +20,7 @@ import glossary
 import marks
 import project
 import shown
+import sources as elsewhere
 from mkdocs.plugins import event_priority
 from project import Fault
 
@@ -701,6 +702,7 @@ def faults():
     except (ValueError, AttributeError) as error:
         found.append(Fault(project.relative(lock_file()), 0, f"is not the JSON that `make stamp` writes: {error}"))
     found += glossary.faults()
+    found += elsewhere.faults()
     return found
 
 
