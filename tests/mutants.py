@@ -51,7 +51,16 @@ def _code(node):
             continue
         if isinstance(child, ast.Call):
             name = getattr(child.func, "attr", getattr(child.func, "id", ""))
-            if name in ("print", "assert_close", "manual_seed", "set_printoptions", "randn", "rand", "normal_", "randint"):
+            if name in (
+                "print",
+                "assert_close",
+                "manual_seed",
+                "set_printoptions",
+                "randn",
+                "rand",
+                "normal_",
+                "randint",
+            ):
                 continue
         if isinstance(child, ast.expr):
             yield child
@@ -69,7 +78,10 @@ def _of(node):
     elif isinstance(node, ast.Constant) and type(node.value) is bool:
         yield f"{node.value} -> {not node.value}", setting("value", not node.value)
     elif isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        yield f"{type(node.op).__name__} -> {OPERATORS[type(node.op)].__name__}", setting("op", OPERATORS[type(node.op)]())
+        yield (
+            f"{type(node.op).__name__} -> {OPERATORS[type(node.op)].__name__}",
+            setting("op", OPERATORS[type(node.op)]()),
+        )
     elif isinstance(node, ast.BoolOp):
         yield "and <-> or", setting("op", OPERATORS[type(node.op)]())
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in OPERATORS:
@@ -150,7 +162,9 @@ def main():
         digests, survived = showing(path.relative_to(project.SNIPPETS).as_posix()), []
         for line, what, tree in sorted(tried, key=lambda change: change[:2]):
             mine, theirs = multiprocessing.Pipe(duplex=False)
-            process = multiprocessing.get_context("fork").Process(target=_try, args=(theirs, path, source, tree, digests))
+            process = multiprocessing.get_context("fork").Process(
+                target=_try, args=(theirs, path, source, tree, digests)
+            )
             process.start()
             theirs.close()
             try:
@@ -165,7 +179,9 @@ def main():
             else:
                 survived.append(f"  {project.relative(path)}:{line}: {what}: {source.splitlines()[line - 1].strip()}")
         print(f"{name}: {len(tried) - len(survived)} of {len(tried)} noticed", *survived, sep="\n", flush=True)
-    print(f"{sum(caught.values())} of {total} noticed: {caught['claim']} by a claim or an error, {caught['page']} by what the page shows")
+    print(
+        f"{sum(caught.values())} of {total} noticed: {caught['claim']} by a claim or an error, {caught['page']} by what the page shows"
+    )
 
 
 if __name__ == "__main__":

@@ -645,8 +645,10 @@ def test_every_fault_of_a_page_is_told_at_once(page):
 MEASURE = """() => [...document.querySelectorAll('.figure svg')].map(svg => {
   const box = svg.getBoundingClientRect(), scale = box.width / svg.viewBox.baseVal.width;
   const texts = [...svg.querySelectorAll('text')], spans = [...svg.querySelectorAll('text, tspan')];
+  // a font's box is taller than its letters: Noto Sans CJK has 1.45 em
+  const air = t => 1 + 0.25 * scale * parseFloat(getComputedStyle(t).fontSize);
   const out = t => { const r = t.getBoundingClientRect();
-    return r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - 1 || r.bottom > box.bottom + 1; };
+    return r.left < box.left - 1 || r.right > box.right + 1 || r.top < box.top - air(t) || r.bottom > box.bottom + air(t); };
   return {
     least: Math.min(99, ...spans.map(t => scale * parseFloat(getComputedStyle(t).fontSize))),
     clipped: texts.filter(out).map(t => t.textContent),
@@ -680,4 +682,4 @@ def test_on_a_phone_text_is_large_and_whole(chromium, language):
     page.close()
     assert len(pictures) > 20
     assert min(picture["least"] for picture in pictures) >= 10.9
-    assert [text for picture in pictures for text in picture["clipped"]] == []
+    assert not [(n, picture["clipped"]) for n, picture in enumerate(pictures) if picture["clipped"]]

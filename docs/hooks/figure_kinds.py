@@ -637,7 +637,7 @@ def bars(tensors, labels, texts):
     room = max(width_of(written(v)) for n in names for v in tensors[n].data)
     widest = max(map(width_of, categories))
     above = widest > 130
-    left = 2 if above else widest + 12
+    left = 2 if above else 1.1 * widest + 12  # DejaVu Sans is wider than most
     thick, gap = (16, 4) if len(names) == 1 else (13, 2)
     axis = Axis(start, end, left, PLOT - room - 10, log)
     if any(v < 0 for name in names for v in tensors[name].data):

@@ -41,10 +41,12 @@ SENTENCE = re.compile(
 )
 # A number that looks computed: a decimal, a share, a thousand, a power of ten. Versions, sections and years are not.
 COMPUTED = re.compile(
-    r"(?<![\w.§#,/-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+(?![.\d])|\d+(?=[ ]?%))(?!節|章|\.\d)"
+    r"(?<![A-Za-z0-9_.§#,/-])(?:\d{1,3}(?:,\d{3})+|\d+\.\d+(?![.\d])|\d+(?=[ ]?%))(?!節|章|\.\d)"
     r"|\d+(?:\.\d+)?[×·][ ]?10"
 )
-CITED = re.compile(r"(?:PyTorch|Python|torch|NumPy|MathJax|BY|arXiv:|§|[Ss]ections?|[Vv]ersions?|バージョン)[ ]?(?:\d[\d.]*[、,]?[ ]?)*$")
+CITED = re.compile(
+    r"(?:PyTorch|Python|torch|NumPy|MathJax|BY|arXiv:|§|[Ss]ections?|[Vv]ersions?|バージョン)[ ]?(?:\d[\d.]*[、,]?[ ]?)*$"
+)
 SEEMS_A_VERDICT = {
     "en": re.compile(
         r"\b(?:hold|holds|same|equal|equals|differ|differs|never|always|all|none|nothing|no|every|only|first|last|most|more|less|"
@@ -105,7 +107,9 @@ def _unborne(mark, script):
         return None if len(mark.text) > 3 else "a source is named in a few words"
     for name in (part.strip() for part in mark.text.split(",")):
         if mark.kind == "claim" and not claims_of(name, script):
-            near = sorted({claim["guard"] or claim["section"] or "" for claim in snippets.record(script, "claims") or []} - {""})
+            near = sorted(
+                {claim["guard"] or claim["section"] or "" for claim in snippets.record(script, "claims") or []} - {""}
+            )
             return f"no claim {name!r} was made: snippets/{script} makes {', '.join(near) or 'none'}"
         if mark.kind == "test":
             match = TEST.fullmatch(name)

@@ -14,7 +14,7 @@ import project
 
 import snippets
 
-TRAINED = re.compile(r"\A---\n(?:.*\n)*?trained: true[ ]*\n(?:.*\n)*?---[ ]*\n")
+TRAINED = re.compile(r"\A---\n(?:(?!---).*\n)*?trained: true[ ]*\n")
 ROUNDING = re.compile(r"\d(?:\.\d+)?(?:e-(?:0[6-9]|[1-9]\d)|[·×]10⁻(?:[6-9]|[¹²³][⁰¹²³⁴-⁹]))")
 FIGURE = re.compile(r"^[ \t]*`{3,}figure ([\w/:.-]+)", re.M)
 
@@ -48,7 +48,12 @@ def _figures(page, text):
     for name in dict.fromkeys(FIGURE.findall(text)):
         place, _, short = name.rpartition(":")
         drawn = (snippets.record(project.script_of(f"{place}.md" if place else page), "figures") or {}).get(short, {})
-        yield [name, drawn.get("kind"), drawn.get("labels"), {key: _coarse(t) for key, t in drawn.get("tensors", {}).items()}]
+        yield [
+            name,
+            drawn.get("kind"),
+            drawn.get("labels"),
+            {key: _coarse(t) for key, t in drawn.get("tensors", {}).items()},
+        ]
 
 
 def _coarse(tensor):

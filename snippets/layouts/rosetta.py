@@ -104,6 +104,16 @@ torch.testing.assert_close(
     per_head, y_weights
 )
 # --8<-- [end:torch]
+# every label of the picture, taken at its word: the block that it names, in the paper's formula, gives PyTorch's result
+named = {block["text"]: mha.in_proj_weight[slice(*block["rows"])].T for block in packed_groups}
+named |= {block["text"]: mha.out_proj.weight[:, slice(*block["columns"])].T for block in merged_groups}
+total = b_o
+for i in range(H):
+    q, k, v = (x @ named[f"W_{i}^{letter}"] + bias[i] for letter, bias in zip("QKV", (b_q, b_k, b_v), strict=True))
+    a = (q @ k.mT / D**0.5).softmax(-1)
+    torch.testing.assert_close(a, y_weights[:, i])  # guard: labels_of_queries_and_keys
+    total = total + a @ v @ named[f"W_{i}^O"]
+torch.testing.assert_close(total, y)  # guard: labels_of_values_and_outputs
 digit, power = f"{(out - y).abs().max():.0e}".split("e")
 raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 show("max_error", f"{digit}·10{raised}")
