@@ -69,11 +69,11 @@ MEANING = {
     "nodes": ("flow",),
 }
 LABELS = {
-    "matrix": {"groups", "rows", "columns", "operators", "digits", "mark"},
+    "matrix": {"groups", "rows", "columns", "operators", "digits", "mark", "rounding"},
     "blocks": {"groups", "code"},
     "attention": {"queries", "keys", "heads", "masked"},
     "curves": {"points", "log", "band", "x"},
-    "bars": {"categories", "low", "high", "log"},
+    "bars": {"categories", "low", "high", "log", "rounding"},
     "flow": {"nodes", "edges"},
 }
 MOST_ROWS, MOST_COLUMNS = 200, 24

@@ -15,7 +15,7 @@ import project
 import snippets
 
 TRAINED = re.compile(r"\A---\n(?:(?!---).*\n)*?trained: true[ ]*\n")
-ROUNDING = re.compile(r"\d(?:\.\d+)?(?:e-(?:0[6-9]|[1-9]\d)|[·×]10⁻(?:[6-9]|[¹²³][⁰¹²³⁴-⁹]))")
+ROUNDING = re.compile(r"\d(?:\.\d+)?(?:e-(?:0[6-9]|[1-9]\d)|[·×]10⁻(?:[⁶⁷⁸⁹]|[¹²³][⁰¹²³⁴⁵⁶⁷⁸⁹]))")
 FIGURE = re.compile(r"^[ \t]*`{3,}figure ([\w/:.-]+)", re.M)
 
 
@@ -40,7 +40,8 @@ def _outputs(text):
 def _values(page, text):
     names = [match[1] for pattern in (snippets.VALUE, snippets.CHOICE) for match in pattern.finditer(text)]
     for name in dict.fromkeys(names):
-        if not name.startswith("site:"):  # those are the site's, and change with every page
+        # the site's own change with every page, and a value may say that it is rounding
+        if not name.startswith("site:") and not name.rpartition(":")[2].startswith("rounding_"):
             yield [name, ROUNDING.sub("0", str(snippets.value(name, project.script_of(page))))]
 
 
@@ -48,12 +49,9 @@ def _figures(page, text):
     for name in dict.fromkeys(FIGURE.findall(text)):
         place, _, short = name.rpartition(":")
         drawn = (snippets.record(project.script_of(f"{place}.md" if place else page), "figures") or {}).get(short, {})
-        yield [
-            name,
-            drawn.get("kind"),
-            drawn.get("labels"),
-            {key: _coarse(t) for key, t in drawn.get("tensors", {}).items()},
-        ]
+        labels, tensors = drawn.get("labels") or {}, drawn.get("tensors", {})
+        kept = {key: t["shape"] if labels.get("rounding") else _coarse(t) for key, t in tensors.items()}
+        yield [name, drawn.get("kind"), labels, kept]
 
 
 def _coarse(tensor):

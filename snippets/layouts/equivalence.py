@@ -244,7 +244,7 @@ figure(
     "errors",
     "bars",
     {dtype: torch.tensor(values) for dtype, values in errors.items()},
-    labels={"categories": [f"{E} / {H}" for _, _, E, H in sizes], "log": True},
+    labels={"categories": [f"{E} / {H}" for _, _, E, H in sizes], "log": True, "rounding": True},
 )
 
 # --8<-- [start:refused]

@@ -97,6 +97,7 @@ figure(
         "columns": {name: list(BOUNDS) if name == "fast path" else columns for name in folded},
         "groups": {dtype: [{"columns": [3, 5], "role": "x"}] for dtype in BOUNDS},
         "digits": 1,
+        "rounding": True,
     },
 )
 # for the explorer: of each cell the step from the last one, and minus ten times log10 of its errors, two digits each
@@ -107,7 +108,7 @@ for cell in chosen:
     for number in (index(cell) - last, *tenths, 1295)[:3]:
         code += digits[number // 36] + digits[number % 36]
     last = index(cell)
-show("code", code)
+show("rounding_cells", code)
 show("option_values", ";".join(f"{name}={'|'.join(map(str, values))}" for name, values in OPTIONS.items()))
 
 
