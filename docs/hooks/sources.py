@@ -173,13 +173,13 @@ def _file_faults(text):
     seen = set()
     for key, of_subject in sources.items():
         if key not in subjects:
-            yield Fault(name, _line(text, f"{key}:"), f"{key} is not among the subjects")
+            yield Fault(name, _line(text, f"{key}:", "sources"), f"{key} is not among the subjects")
         if not isinstance(of_subject, list) or not of_subject:
-            yield Fault(name, _line(text, f"{key}:"), f"{key} holds no list of sources")
+            yield Fault(name, _line(text, f"{key}:", "sources"), f"{key} holds no list of sources")
             continue
         for entry in of_subject:
             address = entry.get("url") if isinstance(entry, dict) else None
-            line = _line(text, f"url: {address}")
+            line = _line(text, f"url: {address}", "sources")
             if said := _entry_fault(entry):
                 yield Fault(name, line, said)
                 continue
@@ -194,9 +194,10 @@ def _file_faults(text):
                         )
 
 
-def _line(text, start):
-    """The number of the first line that begins, after its indentation, with `start`; 0 when there is none."""
-    match = re.search(rf"^[ \t]*(?:- )?{re.escape(start)}(?=\s|$)", text, re.M)
+def _line(text, start, under="subjects"):
+    """The number of the first line under a key of the file that begins with `start`; 0 when there is none."""
+    head = re.search(rf"^{under}:", text, re.M)
+    match = re.compile(rf"^[ \t]*(?:- )?{re.escape(start)}(?=\s|$)", re.M).search(text, head.end() if head else 0)
     return text.count("\n", 0, match.start()) + 1 if match else 0
 
 
@@ -223,7 +224,9 @@ def faults():
                 )
             )
     for address in sorted(known - {link.address for link in linked}):
-        found.append(Fault(name, _line(text, f"url: {address}"), f"nothing links to {address} any more", soft=True))
+        found.append(
+            Fault(name, _line(text, f"url: {address}", "sources"), f"nothing links to {address} any more", soft=True)
+        )
     return found
 
 
@@ -256,7 +259,11 @@ def render(language):
         if key != subject:
             subject = key
             lines += ["</dl>", ""] if len(lines) > 2 else []
-            lines += [f"## {content()['subjects'][key][language]} {{ #{key} }}", "", '<dl class="glossary sources" markdown>']
+            lines += [
+                f"## {content()['subjects'][key][language]} {{ #{key} }}",
+                "",
+                '<dl class="glossary sources" markdown>',
+            ]
         when = (
             said["read"].format(day=entry["read"])
             if entry["read"]
