@@ -134,7 +134,7 @@ def test_an_entry_that_nothing_links_to(house):
 
 def test_a_project_without_the_file_links_nowhere(house):
     (house / "docs/sources.yml").unlink()
-    assert len(told()) == 4
+    assert len(told()) == 6
     assert all("which is not in docs/sources.yml" in fault for fault in told())
 
 
