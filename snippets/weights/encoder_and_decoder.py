@@ -215,6 +215,10 @@ torch.testing.assert_close(no_grad[~padding], grad[~padding])
 assert not torch.allclose(no_grad[padding], grad[padding], atol=0.1)
 print(maps["layers.0.self_attn"][0, 0])
 # --8<-- [end:padding]
+with torch.no_grad():
+    stock = model(x, src_key_padding_mask=padding)  # two positions are padding in every sample
+assert stock.shape == x.shape  # guard: padded_size
+assert torch.equal(stock[padding], torch.zeros_like(stock[padding]))  # guard: padded_zeros
 
 # --8<-- [start:question]
 def seen_by_patch(model, run):
