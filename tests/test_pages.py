@@ -1,7 +1,6 @@
 """Checks on page sources: each one is shown to fail, with the message that a writer would read."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,11 +26,11 @@ print(x.shape)
 # --8<-- [end:check]
 """
 OUTPUT = """\
---8<-- [start:setup]
---8<-- [end:setup]
---8<-- [start:check]
+# --8<-- [start:setup]
+# --8<-- [end:setup]
+# --8<-- [start:check]
 torch.Size([5])
---8<-- [end:check]
+# --8<-- [end:check]
 """
 PAGE = """\
 ---
@@ -357,21 +356,18 @@ def test_the_lock_is_sorted_and_ends_with_a_newline(house):
     assert all(len(digest) == 16 for sides in json.loads(text).values() for digest in sides.values())
 
 
-def test_stamp_is_a_plain_command(tmp_path):
+def test_stamp_is_a_plain_command(small):
     """The command of the Makefile, on a copy, so that ROOT is the copy's."""
-    (tmp_path / "docs/hooks").mkdir(parents=True)
-    for name in ("pages.py", "project.py", "glossary.py"):
-        (tmp_path / "docs/hooks" / name).write_bytes((HOOKS / name).read_bytes())
-    for language in ("ja", "en"):
-        (tmp_path / f"docs/{language}").mkdir()
-        (tmp_path / f"docs/{language}/a.md").write_text("# A { #a }\n", "utf-8")
-    command = [sys.executable, "docs/hooks/pages.py", "stamp"]
-    done = subprocess.run([*command, "a"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "stamped a.md: ja, en had moved\n"), done.stderr
-    assert set(json.loads((tmp_path / "docs/translations.lock.json").read_text("utf-8"))) == {"a.md"}
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    small.replace("docs/ja/index.md", "\n", "\n\n")
+    done = small.python("docs/hooks/pages.py", "stamp", "index")
+    assert (done.returncode, done.stdout) == (0, "stamped index.md: ja had moved\n"), done.stderr
+    refused = small.python("docs/hooks/pages.py", "stamp")
     assert refused.returncode == 2
     assert "Traceback" not in refused.stderr
+    small.replace("snippets/index.py", "import torch", "import torch torch")
+    refused = small.python("docs/hooks/pages.py", "stamp", "index")
+    assert refused.returncode == 1, "what a broken script shows is not accepted"
+    assert "this is not Python" in refused.stderr
 
 
 # Words
