@@ -433,7 +433,7 @@ def test_code_formulas_and_addresses_may_hold_any_word(strict, new):
 
 def test_our_own_pages_obey_the_glossary():
     """The real forbidden words find the planted ones, so their silence on our pages means something."""
-    planted = pages.scan("# 見出しです { #a }\n\nパラメータと変圧器、埋め込み。値は `x` です。\n", "docs/ja/a.md")
+    planted = pages.scan("# 見出しです { #a }\n\nパラメータと変圧器、埋込。値は `x` です。\n", "docs/ja/a.md")
     assert len(list(pages.word_faults(planted, "ja"))) == 6
     planted = pages.scan("# A { #a }\n\nOf course, self attention is a weights matrix.\n", "docs/en/a.md")
     assert len(list(pages.word_faults(planted, "en"))) == 3
