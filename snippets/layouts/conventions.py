@@ -35,14 +35,14 @@ y_torch = linear(x)
 print(f"weight {tuple(linear.weight.shape)}")
 # --8<-- [end:torch_map]
 
-figure(
+figure(  # guard: transpose_blocks
     "transpose",
     "blocks",
     {"W": W, "weight": linear.weight},
     labels={
         "groups": {
-            "W": [{"columns": [0, D], "role": "q", "head": 0, "text": "(in, out)", "gives": y_paper}],
-            "weight": [{"rows": [0, D], "role": "q", "head": 0, "text": "(out, in)", "gives": y_paper}],
+            "W": [{"role": "q", "head": 0, "text": "(in, out)", "gives": y_torch}],
+            "weight": [{"role": "q", "head": 0, "text": "(out, in)", "gives": y_paper}],
         },
         "code": {"(in, out)": "x @ W", "(out, in)": "F.linear(x, weight)"},
     },
@@ -75,6 +75,9 @@ torch.testing.assert_close(right(x), x @ W_o)
 assert wrong(x).shape == right(x).shape
 assert not torch.allclose(wrong(x), right(x), atol=1.0)
 # --8<-- [end:square]
+torch.testing.assert_close(wrong(x), x @ W_o.T)  # guard: transposed_twice
+assert mha.out_proj.weight.shape == W_o.shape  # guard: square_in_the_layer
+assert {part.shape for part in mha.in_proj_weight.chunk(3)} == {W_o.shape}  # guard: square_thirds
 
 # --8<-- [start:rows]
 _, weights = mha(
@@ -91,6 +94,8 @@ print(f"rows {tuple(row_sums.shape)} {row_sums[0, 0, 0]:.4f}")
 print(f"columns {tuple(column_sums.shape)}")
 print(column_sums[0, 0])
 # --8<-- [end:rows]
+first, *rest = column_sums[0, 0]
+assert first > 2 * max(rest)  # guard: first_column_largest
 
 figure("map", "attention", {"weights": weights[0, 0]})
 
@@ -112,6 +117,7 @@ assert not torch.allclose(change[a], A[b, a] * step, atol=0.1)
 print(f"A[a, b] {A[a, b]:.4f}")
 print(f"A[b, a] {A[b, a]:.4f}")
 # --8<-- [end:direction]
+assert A[b, a] < 0.1 < 0.8 < A[a, b]  # guard: not_symmetric
 
 figure("direction", "attention", {"A": A})
 show("a_to_b", f"{A[a, b]:.2f}")
@@ -128,6 +134,19 @@ assert mha.head_dim == D
 assert H * D == E
 print(f"B {B}  L {L}  S {S}  E {E}  H {H}  D {D}")
 # --8<-- [end:letters]
+assert len({B, L, S, E, H, D}) == len((B, L, S, E, H, D))  # guard: all_different
+# (L, B, E) is what a module expects that is not told otherwise
+usual = nn.MultiheadAttention(E, H)
+usual.load_state_dict(mha.state_dict())
+across = mha(*[query.transpose(0, 1)] * 3)[0].transpose(0, 1)
+torch.testing.assert_close(usual(query, query, query)[0], across)  # guard: across_the_batch
+assert not torch.allclose(across, mha(query, query, query)[0], atol=0.1)  # guard: another_output
+try:
+    usual(query, context, context)  # guard: two_lengths_raise
+except RuntimeError as error:
+    assert "shape" in str(error)  # guard: about_shapes
+else:
+    raise AssertionError("queries and keys of two lengths went through")
 
 # --8<-- [start:two_meanings]
 other = 0.4 * torch.randn(B, L, E)

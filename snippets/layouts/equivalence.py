@@ -52,6 +52,7 @@ for name, parameter in mha.named_parameters():
     assert torch.equal(packed[name], parameter)
     print(f"{name:16} {tuple(parameter.shape)}")
 # --8<-- [end:pack]
+assert all(part.data_ptr() != mha.in_proj_weight.data_ptr() for part in cut(mha))  # guard: memory_of_its_own
 
 # --8<-- [start:columns_paper]
 w_q, w_k, w_v, w_o, *biases = cut(mha)
@@ -205,13 +206,21 @@ for size in sizes:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2**-4)
     errors["bfloat16"].append(greatest(ours, theirs))
 # --8<-- [end:bfloat16]
+# at the level of rounding, whatever the size
+steps = {dtype: torch.finfo(getattr(torch, dtype)).eps for dtype in errors}
+assert all(step / 10 < error < 40 * step for dtype, step in steps.items() for error in errors[dtype])  # guard: rounding
+assert max(errors["float64"]) < 1e-14  # guard: bars_of_float64
+assert max(errors["float32"]) < 1e-5  # guard: bars_of_float32
+assert steps["bfloat16"] / 2 == 2**-8  # guard: one_rounding
 for dtype, values in errors.items():
-    digit, power = f"{max(values):.0e}".split("e")
+    worst = max(values)
+    assert all(error <= worst for error in values)  # guard: greatest_error
+    digit, power = f"{worst:.0e}".split("e")
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    show(f"error_{dtype}", f"{digit}·10{raised}")
+    show(f"rounding_{dtype}", f"{digit}×10{raised}")
 show("sizes", len(sizes))
 columns = [{"columns": [i * D, (i + 1) * D], "head": i} for i in range(H)]
-figure(
+figure(  # guard: column_blocks
     "columns",
     "blocks",
     {"X": x[0], "W^Q": mha.in_proj_weight[:E].T, "X W^Q": q_packed[0]},
@@ -223,7 +232,7 @@ figure(
         }
     },
 )
-figure(
+figure(  # guard: row_blocks
     "sum",
     "blocks",
     {"concat": torch.cat(heads, -1)[0], "W^O": mha.out_proj.weight.T, "Y": y[0]},
@@ -273,6 +282,15 @@ assert not torch.allclose(scaled, y)
 refused(weights, y_weights)
 refused(scaled, y)
 # --8<-- [end:wrong_scale]
+# the same by the definition: the module's own queries and keys over the root of E
+q, k, _ = F.linear(x, mha.in_proj_weight, mha.in_proj_bias).unflatten(-1, (3, H, D)).permute(2, 0, 3, 1, 4)
+torch.testing.assert_close(weights, (q @ k.mT / E**0.5).softmax(-1))  # guard: root_of_the_width
+assert weights.amax(-1).mean() < y_weights.amax(-1).mean() - 0.1  # guard: flatter
+# small queries and keys make attention flat, and the wrong scale hard to see
+b_q, b_k = b_q / 10, b_k / 10
+flat = paper(x, w_q / 10, w_k / 10, w_v, w_o, b_q, b_k, b_v, b_o)[1]
+flat_wrong = paper(x, w_q / 10 * shrink, w_k / 10, w_v, w_o, b_q * shrink, b_k, b_v, b_o)[1]
+assert (flat_wrong - flat).abs().max() < 0.02 < 0.2 < (weights - y_weights).abs().max()  # guard: flat_hides
 
 # --8<-- [start:wrong_order]
 heads, weights = paper(x, *cut(mha))
@@ -285,6 +303,8 @@ w_square = w_o.flip(0).flatten(0, 1)
 both_sides = torch.cat(heads[::-1], -1) @ w_square + b_o
 torch.testing.assert_close(both_sides, y)
 # --8<-- [end:wrong_order]
+crossed = sum(heads[H - 1 - i] @ w_o[i] for i in range(H)) + b_o
+torch.testing.assert_close(reordered, crossed)  # guard: another_heads_matrix
 
 # --8<-- [start:wrong_transpose]
 # (E, E) either way round, so nothing complains
@@ -292,6 +312,34 @@ transposed = torch.cat(heads, -1) @ mha.out_proj.weight + b_o
 assert not torch.allclose(transposed, y)
 refused(transposed, y)
 # --8<-- [end:wrong_transpose]
+# W^O (E, E) from W_i^O, used the wrong way round
+by_columns = F.linear(torch.cat(heads, -1), w_o.flatten(0, 1), b_o)
+torch.testing.assert_close(transposed, by_columns)  # guard: transposed_matrix
+
+import copy
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Kernels(TorchDispatchMode):
+    """Keeps the names of the kernels of attention that run."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if "attention" in function.name() or "softmax" in function.name():
+            names.add(function.name())
+        return function(*args, **(kwargs or {}))
+
+
+frozen, fixed = copy.deepcopy(mha).eval().requires_grad_(False), x.detach()
+taken = []
+for layer, given, options in ((mha, x, {}), (mha, x, {"need_weights": False}), (frozen, fixed, {})):
+    names = set()
+    with Kernels():
+        torch.testing.assert_close(layer(given, given, given, **options)[0], y)  # guard: last_digits
+    taken.append(names)
+asked, not_asked, nothing_requires_grad = taken
+assert asked.isdisjoint(not_asked)  # guard: kernels_without_weights
+assert nothing_requires_grad.isdisjoint(asked | not_asked)  # guard: kernels_in_evaluation
 
 # --8<-- [start:answer]
 H = 1

@@ -6,7 +6,7 @@ torch.set_printoptions(precision=4, sci_mode=False)
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
 L, E, H = 4, 6, 2
-D = E // H  # d_k = d_v in the paper
+D = E // H
 X = torch.randn(L, E)
 # (H, E, D): W_q[i] is one head's matrix
 W_q = torch.randn(H, E, D) * 0.5
@@ -20,61 +20,66 @@ print(f"W_o {tuple(W_o.shape)}")
 
 # --8<-- [start:one_projection]
 # (L, E) @ (E, D): each of shape (L, D)
-Q_1 = X @ W_q[0]
-K_1 = X @ W_k[0]
-V_1 = X @ W_v[0]
-print(f"Q_1 {tuple(Q_1.shape)}\n{Q_1}")
+Q_0 = X @ W_q[0]
+K_0 = X @ W_k[0]
+V_0 = X @ W_v[0]
+print(f"Q_0 {tuple(Q_0.shape)}\n{Q_0}")
 
-# row 2 of Q_1 depends on row 2 of X alone
+# row 2 of Q_0 depends on row 2 of X alone
 row = sum(X[2, e] * W_q[0, e] for e in range(E))
-torch.testing.assert_close(Q_1[2], row)
+torch.testing.assert_close(Q_0[2], row)
 # --8<-- [end:one_projection]
+# every other row of X moved
+moved = X + (torch.arange(L) != 2)[:, None]
+torch.testing.assert_close((moved @ W_q[0])[2], Q_0[2])  # guard: one_row_from_one_row
+assert not torch.allclose((moved @ W_q[0])[3], Q_0[3], atol=0.1)  # guard: the_other_rows_move
 
-figure(
+figure(  # guard: projection_blocks
     "projection",
     "matrix",
-    {"X": X, "W_q[0]": W_q[0], "Q_1": Q_1},
+    {"X": X, "W_q[0]": W_q[0], "Q_0": Q_0},
     labels={
         "operators": ["@", "="],
         "groups": {
             "X": [{"role": "x"}],
-            "W_q[0]": [{"role": "q", "head": 0, "text": "W_1^Q"}],
-            "Q_1": [{"role": "q", "head": 0, "text": "Q_1"}],
+            "W_q[0]": [{"role": "q", "head": 0, "text": "W_0^Q"}],
+            "Q_0": [{"role": "q", "head": 0, "text": "Q_0", "of": torch.einsum("le,ed->ld", X, W_q[0])}],
         },
     },
 )
 
 # --8<-- [start:scores]
-scores_1 = Q_1 @ K_1.T / D**0.5  # (L, L)
-print(f"scores_1 {tuple(scores_1.shape)}\n{scores_1}")
+scores_0 = Q_0 @ K_0.T / D**0.5  # (L, L)
+print(f"scores_0 {tuple(scores_0.shape)}\n{scores_0}")
 
 # row 3, column 1: query 3 against key 1
-entry = (Q_1[3] * K_1[1]).sum() / D**0.5
-torch.testing.assert_close(scores_1[3, 1], entry)
+entry = (Q_0[3] * K_0[1]).sum() / D**0.5
+torch.testing.assert_close(scores_0[3, 1], entry)
 # the other direction is another number
-other = (Q_1[1] * K_1[3]).sum() / D**0.5
+other = (Q_0[1] * K_0[3]).sum() / D**0.5
+torch.testing.assert_close(scores_0[1, 3], other)
 assert not torch.allclose(entry, other, atol=0.1)
 # --8<-- [end:scores]
 
 # --8<-- [start:softmax]
-A_1 = scores_1.softmax(dim=-1)
-print(f"A_1 {tuple(A_1.shape)}\n{A_1}")
+A_0 = scores_0.softmax(dim=-1)
+print(f"A_0 {tuple(A_0.shape)}\n{A_0}")
 
-exp = scores_1.exp()
+exp = scores_0.exp()
 by_hand = exp / exp.sum(dim=-1, keepdim=True)
-torch.testing.assert_close(A_1, by_hand)
-# rows sum to 1, columns do not
-torch.testing.assert_close(A_1.sum(dim=-1), torch.ones(L))
-assert not torch.allclose(A_1.sum(dim=0), torch.ones(L), atol=0.1)
+torch.testing.assert_close(A_0, by_hand)
+# each row sums to 1
+torch.testing.assert_close(A_0.sum(dim=-1), torch.ones(L))
 # --8<-- [end:softmax]
+assert not torch.allclose(A_0.sum(dim=0), torch.ones(L), atol=0.1)  # guard: columns_need_not
 
 # --8<-- [start:head]
-head_1 = A_1 @ V_1  # (L, D)
-print(f"head_1 {tuple(head_1.shape)}\n{head_1}")
+head_0 = A_0 @ V_0  # (L, D)
+print(f"head_0 {tuple(head_0.shape)}\n{head_0}")
 
-# row 0: the values, weighted by row 0 of A_1
-mean = sum(A_1[0, j] * V_1[j] for j in range(L))
-torch.testing.assert_close(head_1[0], mean)
+# row 0: the values, weighted by row 0 of A_0
+mean = sum(A_0[0, j] * V_0[j] for j in range(L))
+torch.testing.assert_close(head_0[0], mean)
 # --8<-- [end:head]
 
 # --8<-- [start:multi_head]
@@ -98,12 +103,12 @@ def multi_head(Q, K, V):
 output, maps = multi_head(X, X, X)  # (1)!
 print(f"maps {tuple(maps.shape)}")
 print(f"output {tuple(output.shape)}\n{output}")
-torch.testing.assert_close(maps[0], A_1)
+torch.testing.assert_close(maps[0], A_0)
 assert not torch.allclose(maps[0], maps[1], atol=0.1)
 
 # D rows of W_o belong to one head
-head_2 = maps[1] @ X @ W_v[1]
-by_heads = head_1 @ W_o[:D] + head_2 @ W_o[D:]
+head_1 = maps[1] @ X @ W_v[1]
+by_heads = head_0 @ W_o[:D] + head_1 @ W_o[D:]
 torch.testing.assert_close(output, by_heads)
 # --8<-- [end:concat_and_mix]
 
@@ -168,6 +173,7 @@ twice, _ = mha(X @ W, X @ W, X @ W)
 assert twice.shape == theirs.shape
 assert not torch.allclose(twice, theirs, atol=0.1)
 # --8<-- [end:what_enters]
+torch.testing.assert_close(twice, multi_head(X @ W, X @ W, X @ W)[0])  # guard: projected_twice
 
 # --8<-- [start:split_first]
 # wrong: head i gets columns iD to (i+1)D of X only
@@ -183,7 +189,7 @@ torch.testing.assert_close(split.flatten(1), X @ block)
 # change the other half of X: head 1 must notice
 X_changed = X.clone()
 X_changed[:, D:] += 1.0
-assert not torch.allclose(X_changed @ W_q[0], Q_1, atol=0.1)
+assert not torch.allclose(X_changed @ W_q[0], Q_0, atol=0.1)
 blind = X_changed.view(L, H, D) @ small
 assert torch.equal(blind[:, 0], split[:, 0])
 print(f"split {tuple(split.shape)}")

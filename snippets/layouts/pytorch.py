@@ -10,11 +10,12 @@ D = E // H
 X = torch.randn(B, L, E)  # (1)!
 mha = nn.MultiheadAttention(E, H, bias=False, batch_first=True)
 mha.eval().requires_grad_(False)
-output, weights = mha(X, X, X, average_attn_weights=False)
+output, weights = mha(X, X, X, average_attn_weights=False)  # (2)!
 print(f"X {tuple(X.shape)}")
 print(f"output {tuple(output.shape)}")
 print(f"weights {tuple(weights.shape)}")
 # --8<-- [end:setup]
+assert weights.shape == (B, H, L, L)  # guard: axis_of_heads
 
 # --8<-- [start:one_multiplication]
 W = mha.in_proj_weight  # (3E, E)
@@ -36,74 +37,59 @@ for name, part in [("Q", Q), ("K", K), ("V", V)]:
 # --8<-- [start:cut_into_heads]
 # (B, L, 3H, D), then (B, 3H, L, D)
 slices = QKV.view(B, L, 3 * H, D).transpose(1, 2)
-Q_1, Q_2, K_1, K_2, V_1, V_2 = slices.unbind(1)
+Q_0, Q_1, K_0, K_1, V_0, V_1 = slices.unbind(1)
 print(f"slices {tuple(slices.shape)}")
-print(f"Q_1 {tuple(Q_1.shape)}")
+print(f"Q_0 {tuple(Q_0.shape)}")
 
-# head 1: the first D rows of a block
-torch.testing.assert_close(Q_1, X @ W[0:2].T)
-torch.testing.assert_close(K_1, X @ W[4:6].T)
-torch.testing.assert_close(V_1, X @ W[8:10].T)
-# head 2: the next D rows
-torch.testing.assert_close(Q_2, X @ W[2:4].T)
-torch.testing.assert_close(K_2, X @ W[6:8].T)
-torch.testing.assert_close(V_2, X @ W[10:12].T)
+# X times D rows of W each, in the order of the rows
+for n, part in enumerate([Q_0, Q_1, K_0, K_1, V_0, V_1]):
+    rows = slice(n * D, (n + 1) * D)
+    torch.testing.assert_close(part, X @ W[rows].T)
 # a view: the same memory, nothing copied
-assert Q_2.data_ptr() == QKV[..., 2:4].data_ptr()  # (1)!
+assert Q_1.data_ptr() == QKV[..., 2:4].data_ptr()  # (1)!
 # --8<-- [end:cut_into_heads]
 
-by_name = {"Q": (W_q, Q_1, Q_2), "K": (W_k, K_1, K_2), "V": (W_v, V_1, V_2)}
-columns = [
-    {"columns": [n * E + i * D, n * E + (i + 1) * D], "role": name.lower(), "head": i, "name": name}
-    for n, name in enumerate(by_name)
-    for i in range(H)
-]
-
-
-def labelled(group, template, of):
-    """A block of columns with its text and the matrix that it is said to be."""
-    name, i = group["name"], group["head"]
-    kept = {key: value for key, value in group.items() if key != "name"}
-    return {**kept, "text": template.format(name=name, i=i + 1), "of": of(by_name[name], i)}
-
-
-figure(
+# every block of the picture: whose it is, where it lies, and the matrix that the sections above cut out for it
+by_role = {"q": (W_q, [Q_0, Q_1]), "k": (W_k, [K_0, K_1]), "v": (W_v, [V_0, V_1])}
+row_blocks, slice_blocks = [], []
+for n, (role, (rows, of_heads)) in enumerate(by_role.items()):
+    for i in range(H):
+        first, letter = n * E + i * D, role.upper()
+        block = {"columns": [first, first + D], "role": role, "head": i}
+        row_blocks.append({**block, "text": f"W_{i}^{letter}", "of": rows[i * D : (i + 1) * D]})
+        slice_blocks.append({**block, "text": f"{letter}_{i}", "of": of_heads[i][0]})
+figure(  # guard: projection_blocks
     "projection",
     "matrix",
     {"X": X[0], "in_proj_weight.T": W.T, "QKV": QKV[0]},
     labels={
         "operators": ["@", "="],
         "digits": 2,
-        "groups": {
-            "X": [{"role": "x"}],
-            "in_proj_weight.T": [
-                labelled(group, "W_{i}^{name}", lambda of, i: of[0][i * D : (i + 1) * D].T) for group in columns
-            ],
-            "QKV": [labelled(group, "{name}_{i}", lambda of, i: of[1 + i][0]) for group in columns],
-        },
+        "groups": {"X": [{"role": "x"}], "in_proj_weight.T": row_blocks, "QKV": slice_blocks},
     },
 )
 
 # --8<-- [start:every_head]
-scores_1 = Q_1 @ K_1.mT / D**0.5  # (B, L, L)
-scores_2 = Q_2 @ K_2.mT / D**0.5
-A_1 = scores_1.softmax(dim=-1)  # (1)!
-A_2 = scores_2.softmax(dim=-1)
+scores_0 = Q_0 @ K_0.mT / D**0.5  # (B, L, L)
+scores_1 = Q_1 @ K_1.mT / D**0.5
+A_0 = scores_0.softmax(dim=-1)  # (1)!
+A_1 = scores_1.softmax(dim=-1)
 
-torch.testing.assert_close(A_1, weights[:, 0])
-torch.testing.assert_close(A_2, weights[:, 1])
-assert not torch.allclose(A_1, A_2)
+torch.testing.assert_close(A_0, weights[:, 0])
+torch.testing.assert_close(A_1, weights[:, 1])
+print(f"head 0\n{A_0[0]}")
 print(f"head 1\n{A_1[0]}")
-print(f"head 2\n{A_2[0]}")
 # --8<-- [end:every_head]
+assert not torch.allclose(A_0, A_1, atol=0.1)  # guard: heads_apart
+assert weights[0, :, 0].argmax(-1).tolist() == [2, 3]  # guard: largest_of_row_0
 
 figure("heads", "attention", {"weights": weights[0]})
 
 # --8<-- [start:output]
-head_1 = A_1 @ V_1  # (B, L, D)
-head_2 = A_2 @ V_2
+head_0 = A_0 @ V_0  # (B, L, D)
+head_1 = A_1 @ V_1
 # (B, L, E)
-concat = torch.cat([head_1, head_2], dim=-1)
+concat = torch.cat([head_0, head_1], dim=-1)
 # concat @ out_proj.weight.T
 by_hand = F.linear(concat, mha.out_proj.weight)
 
@@ -116,11 +102,11 @@ nodes = [
     ("X", X, 1, 0, "x"),
     ("F.linear", QKV, 1, 1, None),
     ("view, transpose", slices, 1, 2, None),
-    ("Q_i", Q_1, 0, 3, "q"),
-    ("K_i", K_1, 1, 3, "k"),
-    ("V_i", V_1, 2, 3, "v"),
-    ("softmax", A_1, 0.5, 4, None),
-    ("A_i @ V_i", head_1, 1, 5, None),
+    ("Q_i", Q_0, 0, 3, "q"),
+    ("K_i", K_0, 1, 3, "k"),
+    ("V_i", V_0, 2, 3, "v"),
+    ("softmax", A_0, 0.5, 4, None),
+    ("A_i @ V_i", head_0, 1, 5, None),
     ("cat", concat, 1, 6, None),
     ("out_proj", by_hand, 1, 7, "o"),
 ]
@@ -149,8 +135,8 @@ for i in range(H):
     Q_i = X @ W_q[rows].T
     K_i = X @ W_k[rows].T
     V_i = X @ W_v[rows].T
-    A_i = Q_i @ K_i.mT / D**0.5
-    heads.append(A_i.softmax(-1) @ V_i)
+    scores = Q_i @ K_i.mT / D**0.5
+    heads.append(scores.softmax(-1) @ V_i)
 paper = torch.cat(heads, dim=-1) @ W_o
 # --8<-- [end:paper]
 
@@ -159,8 +145,8 @@ qkv = F.linear(X, mha.in_proj_weight)
 qkv = qkv.view(B, L, 3, H, D)
 # three of (B, H, L, D)
 q, k, v = qkv.permute(2, 0, 3, 1, 4)
-A = q @ k.mT / D**0.5  # (B, H, L, L)
-A = A.softmax(-1)
+scores = q @ k.mT / D**0.5
+A = scores.softmax(-1)  # (B, H, L, L)
 # (B, L, H, D)
 merged = (A @ v).transpose(1, 2)
 merged = merged.reshape(B, L, E)
@@ -189,9 +175,14 @@ assert not torch.allclose(from_mean, output, atol=1e-2)
 mean_error = (from_mean - output).abs().max()
 print(f"mean_error {mean_error:.4f}")
 # --8<-- [end:mean_over_heads]
-
+# the same by hand, with the values of each head
+with_mean = torch.cat([mean @ V_0, mean @ V_1], dim=-1) @ W_o
+torch.testing.assert_close(from_mean, with_mean)  # guard: mean_in_every_head
+largest = output.abs().max()
+assert max(abs(number) for number in output.flatten().tolist()) == largest  # guard: largest_output
+assert mean_error > largest / 20  # guard: not_rounding
 show("mean_error", f"{mean_error:.3f}")
-show("largest_output", f"{output.abs().max():.3f}")
+show("largest_output", f"{largest:.3f}")
 
 # --8<-- [start:view_without_transpose]
 right = Q.view(B, L, H, D).transpose(1, 2)
@@ -208,6 +199,10 @@ assert not torch.allclose(advised, right, atol=0.1)
 print(f"right {tuple(right.shape)}\n{right[0, 0]}")
 print(f"advised {tuple(advised.shape)}\n{advised[0, 0]}")
 # --8<-- [end:view_without_transpose]
+# token by token, columns 0 and 1 of Q
+torch.testing.assert_close(right[0, 0], X[0] @ W[0:2].T)  # guard: right_rows
+# head 1's query of token 0 in the place of head 0's query of token 1
+torch.testing.assert_close(advised[0, 0, 1], Q_1[0, 0])  # guard: posing_row
 
 # --8<-- [start:merging]
 per_head = A @ v  # (B, H, L, D)
@@ -225,6 +220,9 @@ assert silent.shape == right_merge.shape
 assert not torch.allclose(silent, right_merge, atol=0.1)
 print(f"silent {tuple(silent.shape)}")
 # --8<-- [end:merging]
+assert per_head.is_contiguous()  # guard: fresh_product
+# a row is two tokens of one head, not two heads of one token
+torch.testing.assert_close(silent[0, 0], head_0[0, :2].flatten())  # guard: merged_tokens
 
 # --8<-- [start:question]
 def attend(X, transpose):

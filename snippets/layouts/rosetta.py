@@ -19,12 +19,14 @@ for name, parameter in mha.named_parameters():
 # --8<-- [end:parameters]
 
 # --8<-- [start:slices]
-print("     in_proj_weight rows        out_proj.weight columns")
-print("i    W_i^Q    W_i^K    W_i^V    W_i^O")
+# rows of in_proj_weight; for O, columns of out_proj.weight
+print("head  Q      K      V      O")
+spans = []
 for i in range(H):
     starts = i * D, E + i * D, 2 * E + i * D, i * D
-    row = "".join(f"{f'{a}:{a + D}':9}" for a in starts)
-    print(f"{i}    {row}".rstrip())
+    spans.append([f"{first}:{first + D}" for first in starts])
+    row = "  ".join(f"{span:5}" for span in spans[i])
+    print(f"{i:<6}{row}".rstrip())
 # --8<-- [end:slices]
 
 # --8<-- [start:to_paper]
@@ -41,6 +43,12 @@ for i in range(H):
 b_q, b_k, b_v = mha.in_proj_bias.view(3, H, D)
 b_o = mha.out_proj.bias
 # --8<-- [end:to_paper]
+# a window on the parameter: row 2 and column 3 of head 1's matrices, each at the address of its entry there
+for start, matrices in ((0, w_q), (E, w_k), (2 * E, w_v)):
+    assert matrices[1][2, 3].data_ptr() == w[start + D + 3, 2].data_ptr()  # guard: nothing_copied
+assert w_o[1][2, 3].data_ptr() == mha.out_proj.weight[3, D + 2].data_ptr()  # guard: nothing_copied_of_outputs
+cut_out = sum(matrix.numel() for matrix in [*w_q, *w_k, *w_v, *w_o])
+assert cut_out == mha.in_proj_weight.numel() + mha.out_proj.weight.numel()  # guard: nothing_left_over
 
 # for each block of the picture: whose it is, where it lies, and the matrix that the section above cut out for it
 cut = {"Q": w_q, "K": w_k, "V": w_v}
@@ -59,7 +67,7 @@ for i in range(H):
     merged_groups.append({**block, "columns": span})
     paper_merged_groups.append({**block, "rows": span})
     code[block["text"]] = f"out_proj.weight[:, {span[0]}:{span[1]}].T"
-figure(
+figure(  # guard: map_blocks
     "rosetta",
     "blocks",
     {
@@ -116,7 +124,7 @@ for i in range(H):
 torch.testing.assert_close(total, y)  # guard: labels_of_values_and_outputs
 digit, power = f"{(out - y).abs().max():.0e}".split("e")
 raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-show("max_error", f"{digit}·10{raised}")
+show("max_error", f"{digit}×10{raised}")
 
 # --8<-- [start:to_torch]
 # (3E, E): rows of q head by head, then k, then v
@@ -131,6 +139,13 @@ assert torch.equal(merged, mha.out_proj.weight)
 assert torch.equal(bias, mha.in_proj_bias)
 print(tuple(packed.shape), tuple(merged.shape), tuple(bias.shape))
 # --8<-- [end:to_torch]
+# the spans as they were printed, and those of the biases, each cut out of a copy
+for i in range(H):
+    *of_rows, of_columns = (slice(*map(int, span.split(":"))) for span in spans[i])
+    for rows, matrix, vector in zip(of_rows, (w_q[i], w_k[i], w_v[i]), (b_q[i], b_k[i], b_v[i]), strict=True):
+        assert torch.equal(packed[rows].T, matrix)  # guard: printed_rows
+        assert torch.equal(bias[rows], vector)  # guard: bias_rows
+    assert torch.equal(merged[:, of_columns].T, w_o[i])  # guard: printed_columns
 
 # --8<-- [start:load]
 other = nn.MultiheadAttention(
@@ -169,6 +184,12 @@ print(f"in_proj_weight   {cross.in_proj_weight}")
 only_vdim = nn.MultiheadAttention(E, H, vdim=vdim)
 print(*(name for name in only_vdim.state_dict() if "_proj_" in name))
 # --8<-- [end:kdim]
+assert cross.in_proj_weight is None  # guard: no_packed_matrix
+assert only_vdim.in_proj_weight is None  # guard: one_is_enough
+assert "in_proj_weight" not in dict(only_vdim.named_parameters())  # guard: a_filter_finds_nothing
+assert "q_proj_weight" not in dict(mha.named_parameters())  # guard: no_matrix_to_freeze
+# a width that is embed_dim all the same changes nothing
+assert nn.MultiheadAttention(E, H, kdim=E, vdim=E).in_proj_weight is not None  # guard: width_as_usual
 
 # --8<-- [start:kdim_heads]
 key = torch.randn(B, S, kdim, dtype=torch.float64)
@@ -203,10 +224,19 @@ q_rows, k_rows, v_rows = packed.chunk(3)
 wrong = torch.cat([q_rows, v_rows, v_rows])
 print(other.load_state_dict({**state, "in_proj_weight": wrong}))
 k_is_v = other(x, x, x)[0]
-print(tuple(k_is_v.shape), f"{(k_is_v - y).abs().max():.1f}")
+off = (k_is_v - y).abs().max()
+print(tuple(k_is_v.shape), f"{off:.1f}")
 assert not torch.allclose(k_is_v, y)
 # --8<-- [end:k_is_v]
-show("k_is_v", f"{(k_is_v - y).abs().max():.1f}")
+# the same by the paper's formula: keys through the values' matrices, with the keys' bias
+b_q, b_k, b_v = mha.in_proj_bias.view(3, H, D)
+total = b_o
+for i in range(H):
+    a = ((x @ w_q[i] + b_q[i]) @ (x @ w_v[i] + b_k[i]).mT / D**0.5).softmax(-1)
+    total = total + a @ (x @ w_v[i] + b_v[i]) @ w_o[i]
+torch.testing.assert_close(k_is_v, total)  # guard: keys_through_values
+torch.testing.assert_close(torch.linalg.vector_norm(total - y, torch.inf), off)  # guard: k_is_v_off
+show("k_is_v", f"{off:.1f}")
 
 # --8<-- [start:wrong_slices]
 i = 2
@@ -222,16 +252,39 @@ for name, matrix in wrong_slices.items():
     assert not torch.allclose(matrix, right[name])
     print(name, tuple(matrix.shape), tuple(right[name].shape))
 # --8<-- [end:wrong_slices]
+assert torch.equal(wrong_slices["Q"], w[:E, i * D : (i + 1) * D])  # guard: columns_for_rows
+assert torch.equal(wrong_slices["K"], w_k[3])  # guard: key_of_another_head
+assert torch.equal(wrong_slices["O"], torch.cat(w_o).T[i * D : (i + 1) * D])  # guard: rows_for_columns
 
 # --8<-- [start:interleaved]
-# (H, 3, D, E) read as if it were (3, H, D, E)
-interleaved = packed.view(3, H, D, E).transpose(0, 1).reshape(3 * E, E)
-print(other.load_state_dict({**state, "in_proj_weight": interleaved}))
+# q, k, v of head 0, then of head 1: (H, 3, D, E)
+by_head = packed.view(3, H, D, E).transpose(0, 1)
+bias_by_head = bias.view(3, H, D).transpose(0, 1)
+theirs = {
+    **state,
+    "in_proj_weight": by_head.reshape(3 * E, E),
+    "in_proj_bias": bias_by_head.flatten(),
+}
+print(other.load_state_dict(theirs))
 mixed = other(x, x, x)[0]
 assert not torch.allclose(mixed, y)
 print(f"{(mixed - y).abs().max():.1f}")
 # --8<-- [end:interleaved]
-show("interleaved", f"{(mixed - y).abs().max():.1f}")
+# read as if it were PyTorch's, the queries of heads 1 and 2 are the key and the value of head 0
+read = other.in_proj_weight.unflatten(0, (3, H, D)).mT
+assert torch.equal(read[0, 1], w_k[0])  # guard: key_for_query
+assert torch.equal(read[0, 2], w_v[0])  # guard: value_for_query
+
+# --8<-- [start:repaired]
+weight, vector = theirs["in_proj_weight"], theirs["in_proj_bias"]
+# (H, 3, D, E) -> (3, H, D, E), and the bias likewise
+by_role = weight.view(H, 3, D, E).transpose(0, 1)
+bias_by_role = vector.view(H, 3, D).transpose(0, 1)
+repaired = by_role.reshape(3 * E, E)
+repaired_bias = bias_by_role.flatten()
+assert torch.equal(repaired, packed)
+assert torch.equal(repaired_bias, bias)
+# --8<-- [end:repaired]
 
 # --8<-- [start:answer]
 row = 41
@@ -240,6 +293,7 @@ head, column = divmod(rest, D)
 print("row", row, "->", "qkv"[block], "head", head, "column", column)
 assert torch.equal(packed[row], w_k[head][:, column])
 # --8<-- [end:answer]
+assert ("qkv"[block], head) == ("k", 2)  # guard: key_of_head_2
 
 # --8<-- [start:answer_moved]
 moved = packed.clone()
