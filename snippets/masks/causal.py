@@ -32,14 +32,23 @@ assert not torch.allclose(
 for mask in (upper_left, lower_right):
     print(mask.sum(-1).tolist())
 # --8<-- [end:corners]
-corners = torch.stack([
-    attention(q, k, torch.eye(S, dtype=torch.float64), mask)[0, 0]
-    for mask in (upper_left, lower_right)
-])
-figure("corners", "attention", {"weights": corners}, labels={
-    "heads": ["is_causal=True", "causal_lower_right"],
-    "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
+identity = torch.eye(S, dtype=torch.float64)
+corners = {
+    "is_causal=True": attention(q, k, identity, is_causal=True)[0, 0],
+    "causal_lower_right": attention(q, k, identity, causal_lower_right(L, S))[0, 0],
+}
+figure("corners", "attention", {"weights": torch.stack(list(corners.values()))}, labels={
+    "heads": list(corners), "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
 })
+from kernels import fused_calls
+
+i, j = torch.arange(L)[:, None], torch.arange(S)
+assert torch.equal(corners["is_causal=True"] > 0, j <= i)  # guard: formula_of_the_upper_left
+assert torch.equal(corners["causal_lower_right"] > 0, j <= i + (S - L))  # guard: formula_of_the_lower_right
+seen = [(weights > 0).sum(-1).tolist() for weights in corners.values()]
+assert seen == [[1, 2, 3, 4, 5], [3, 4, 5, 6, 7]]  # guard: what_the_figure_shows
+torch.testing.assert_close(  # guard: same_where_lengths_are_equal
+    attention(k, k, v, is_causal=True), attention(k, k, v, causal_lower_right(S, S)))
 
 # --8<-- [start:cache]
 # all S positions at once, then only the last L of them, keys cached
@@ -53,13 +62,17 @@ assert not torch.allclose(wrong, full[:, :, -L:])
 for part in (right, wrong):
     print(f"{(part - full[:, :, -L:]).abs().max():.2f}")
 # --8<-- [end:cache]
-show("cache_error", f"{(wrong - full[:, :, -L:]).abs().max():.2f}")
+off = [(a - b).abs().max().item() for a, b in zip(wrong.unbind(2), full.unbind(2)[-L:], strict=True)]
+show("cache_error", f"{max(off):.2f}")
+assert min(off) > 0.1  # guard: every_row_is_off
+own = attention(last, k, identity, is_causal=True)[..., -1, -1]
+assert not own.any()  # guard: not_even_its_own_key
 
 # --8<-- [start:module]
 x = torch.randn(B, L, E, dtype=torch.float64)
 future = torch.ones(L, L, dtype=torch.bool).triu(1)  # True hides
 expected, weights = mha(x, x, x, attn_mask=future)
-assert weights[:, future].abs().max() == weights.new_zeros(())
+assert not weights[:, future].any()
 # a hint that tells the truth changes no number, on any path
 for need_weights in (True, False):
     for hint in (True, False):
@@ -72,6 +85,11 @@ for need_weights in (True, False):
 print(f"future {weights[:, future].sum():.2f}")
 print(f"rest   {weights[:, ~future].sum() / (B * L):.2f}")
 # --8<-- [end:module]
+
+# the paths: 2 x 2 x 2 of them, and the fast path is one that was tried
+with torch.no_grad():
+    calls = fused_calls(lambda: mha(x, x, x, attn_mask=future, is_causal=True, need_weights=False))
+assert calls.attention == 1  # guard: the_fast_path_was_tried
 
 # --8<-- [start:planted]
 def attend(x, mask):
@@ -118,6 +136,11 @@ def heads_right(x, causal):
     return heads.transpose(1, 2).flatten(2)
 # --8<-- [end:chunks_of_time]
 
+# row r of "head" h is a slice of one token, and rows go through the tokens in their order
+tokens = F.linear(x, W_q).unflatten(-1, (H, D))  # (B, L, H, D)
+by_row = torch.stack([torch.stack([tokens[:, (h * L + r) // H, (h * L + r) % H] for r in range(L)], 1) for h in range(H)], 1)
+assert torch.equal(F.linear(x, W_q).reshape(B, H, L, D), by_row)  # guard: heads_are_chunks_of_time
+
 # --8<-- [start:not_caught]
 for heads in (heads_right, heads_wrong):
     leak = leaks_future(lambda x, f=heads: f(x, causal=True), x)
@@ -145,6 +168,10 @@ def decode(x, corner):
     return torch.cat([whole(x[:, :-2]), last], 1)
 # --8<-- [end:decode]
 
+
+too_little, enough = (torch.ones(2, L, dtype=torch.bool).tril(corner) for corner in (0, L - 2))
+assert (too_little <= enough).all()  # guard: sees_nothing_else
+assert too_little.sum() < enough.sum()  # guard: sees_too_little
 
 # --8<-- [start:cache_leak]
 for name, corner in (("lower right", L - 2), ("upper left", 0)):

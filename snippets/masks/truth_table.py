@@ -21,7 +21,7 @@ mask = (torch.arange(S) + 2 * torch.arange(L)[:, None]) % 5 < 2
 
 # --8<-- [start:weights]
 # what mha projects to, each (B, H, L or S, D)
-W_q, W_k, _ = mha.in_proj_weight.chunk(3)
+W_q, W_k, _ = mha.in_proj_weight.chunk(3)  # each (E, E)
 b_q, b_k, _ = mha.in_proj_bias.chunk(3)
 q = F.linear(query, W_q, b_q).unflatten(-1, (H, D)).transpose(1, 2)
 k = F.linear(memory, W_k, b_k).unflatten(-1, (H, D)).transpose(1, 2)
@@ -42,15 +42,30 @@ def sdpa_weights(m):
 # --8<-- [start:opposite]
 torch.testing.assert_close(sdpa_weights(~mask), mha_weights(mask))
 assert not torch.allclose(sdpa_weights(mask), mha_weights(mask))
+on_true = {}
 for name, weights in (("mha ", mha_weights(mask)),
                       ("sdpa", sdpa_weights(mask))):
-    on_true = weights[..., mask].sum() / weights.sum()
-    print(f"{name}: True {on_true:.2f}, False {1 - on_true:.2f}")
+    share = weights[..., mask].sum() / weights.sum()
+    print(f"{name}: True {share:.2f}, False {1 - share:.2f}")
+    on_true[name] = share
 # --8<-- [end:opposite]
-same_mask = torch.stack([mha_weights(mask)[0, 0], sdpa_weights(mask)[0, 0]])
-figure("same_mask", "attention", {"weights": same_mask}, labels={
-    "heads": ["nn.MultiheadAttention", "F.scaled_dot_product_attention"],
-    "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
+torch.testing.assert_close(  # guard: all_or_nothing
+    torch.stack(list(on_true.values())), torch.tensor([0.0, 1.0]).double())
+assert torch.equal(mha_weights(mask) == 0, sdpa_weights(mask) > 0)  # guard: wrong_places
+from kernels import fused_calls
+
+values = memory.unflatten(-1, (H, D)).transpose(1, 2)  # any numbers
+forgot = F.scaled_dot_product_attention(q, k, values, mask)
+slopes = torch.autograd.grad(forgot.square().sum(), mha.in_proj_weight)[0]
+assert torch.cat([forgot.flatten(), slopes.flatten()]).isfinite().all()  # guard: nothing_tells
+assert slopes[: 2 * E].abs().amax(1).min() > 0  # guard: training_goes_on
+assert (mask.any(1) & ~mask.all(1)).all()  # guard: both_in_every_row
+same_mask = {
+    "nn.MultiheadAttention": mha_weights(mask)[0, 0],
+    "F.scaled_dot_product_attention": sdpa_weights(mask)[0, 0],
+}
+figure("same_mask", "attention", {"weights": torch.stack(list(same_mask.values()))}, labels={
+    "heads": list(same_mask), "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
 })
 show("true_cells", int(mask.sum()))
 show("cells", mask.numel())
@@ -77,9 +92,15 @@ encoder = encoder.double().eval()
 block_mask = create_block_mask(
     lambda b, h, i, j: m[i, j], None, None, L, L, device="cpu"
 )
+packed = (E, H, mha.in_proj_weight, mha.in_proj_bias, None, None,
+          False, 0.0, mha.out_proj.weight, mha.out_proj.bias)
 ways = {
     "nn.MultiheadAttention": lambda x: mha(x, x, x, attn_mask=m)[0],
-    "TransformerEncoderLayer": lambda x: encoder(x, src_mask=m),
+    "nn.TransformerEncoderLayer": lambda x: encoder(x, src_mask=m),
+    "F.multi_head_attention_forward":
+        lambda x: F.multi_head_attention_forward(
+            *(x.transpose(0, 1),) * 3, *packed, attn_mask=m,
+        )[0].transpose(0, 1),
     "F.scaled_dot_product_attention":
         lambda x: F.scaled_dot_product_attention(x, x, x, m),
     "flex_attention mask_mod": lambda x: flex_attention(
@@ -96,16 +117,18 @@ for name, f in ways.items():
     true, false = seen[m & other], seen[~m & other]
     counts = f"{true.sum():3}/{len(true)}{false.sum():4}/{len(false)}"
     print(f"{name:31}{counts}")
-    keeps = name.startswith(("F.", "flex"))
+    keeps = name.startswith(("F.scaled", "flex"))
     assert torch.equal(seen[other], (m if keeps else ~m)[other])
 # --8<-- [end:true_means]
 
 # --8<-- [start:floats]
 ones = mask.double()  # 0 and 1
 infinite = torch.zeros(L, S).double().masked_fill(mask, -math.inf)
-# the same in both: a float is added to the score
+scores = q @ k.mT / math.sqrt(D)  # (B, H, L, S)
 for added in (ones, infinite):
-    torch.testing.assert_close(sdpa_weights(added), mha_weights(added))
+    expected = (scores + added).softmax(-1)
+    torch.testing.assert_close(mha_weights(added), expected)
+    torch.testing.assert_close(sdpa_weights(added), expected)
 # -inf is what True stands for in MHA, 1 is not
 torch.testing.assert_close(mha_weights(infinite), mha_weights(mask))
 assert not torch.allclose(mha_weights(ones), mha_weights(mask))
@@ -117,6 +140,17 @@ plain_share = mha_weights(None)[..., mask].sum() / (B * H * L)
 ones_share = mha_weights(ones)[..., mask].sum() / (B * H * L)
 show("plain_share", f"{plain_share:.2f}")
 show("ones_share", f"{ones_share:.2f}")
+assert 0 < plain_share < ones_share < 1  # guard: they_even_gained
+assert mha_weights(ones).min() > 0  # guard: ones_hide_nothing
+# the mask of ones and zeros that is meant for a causal one, on self-attention
+future = torch.ones(L, L, dtype=torch.bool).triu(1)
+lower = torch.ones(L, L, dtype=torch.float64).tril()
+by_tril, by_bool, by_infinity = (
+    mha(x, x, x, attn_mask=a)[1][0, future]
+    for a in (lower, ~lower.bool(), torch.zeros(L, L).double().masked_fill(lower == 0, -math.inf))
+)
+assert by_tril.min() > 0  # guard: tril_hides_nothing
+assert not (by_bool + by_infinity).any()  # guard: mended_tril_hides
 
 # --8<-- [start:times_e]
 def odds(weights):
@@ -141,7 +175,6 @@ takers = {
     "SDPA": lambda m: F.scaled_dot_product_attention(
         split, split, split, m),
 }
-accepted = {}
 shapes = {
     "(L, S)": (L, L), "(B*H, L, S)": (B * H, L, L),
     "(B, L, S)": (B, L, L), "(B, H, L, S)": (B, H, L, L),
@@ -150,22 +183,90 @@ shapes = {
 # --8<-- [end:shapes]
 
 # --8<-- [start:tried]
+def tried(take, shape, dtype=torch.float64):
+    try:
+        take(torch.zeros(shape, dtype=dtype))
+    except (AssertionError, RuntimeError) as error:
+        return type(error).__name__
+    return "ok"
+
+
 print(f"{'':13}" + "".join(f"{name:>16}" for name in takers))
+taken = {}
 for letters, shape in shapes.items():
-    results = []
-    for take in takers.values():
-        try:
-            take(torch.zeros(shape, dtype=torch.float64))
-            results.append("ok")
-        except (AssertionError, RuntimeError) as error:
-            results.append(type(error).__name__)
-    accepted[letters] = [result == "ok" for result in results]
-    print(f"{letters:13}" + "".join(f"{r:>16}" for r in results))
-assert accepted["(L, S)"] == [True, True, True]
-assert accepted["(B*H, L, S)"] == [True, True, False]
-assert accepted["(B, H, L, S)"] == [False, False, True]
-assert accepted["(B, L, S)"] == [False, False, False]
+    row = [tried(take, shape) for take in takers.values()]
+    print(f"{letters:13}" + "".join(f"{word:>16}" for word in row))
+    taken[letters] = [word == "ok" for word in row]
+assert [a for a, t in taken.items() if all(t)] == ["(L, S)"]
 # --8<-- [end:tried]
+
+
+def broadcasts(shape):
+    """Does it broadcast to (B, H, L, L)?"""
+    try:
+        return torch.broadcast_shapes(shape, (B, H, L, L)) == (B, H, L, L)
+    except RuntimeError:
+        return False
+
+
+two = ((L, L), (B * H, L, L))
+rules = {a: [shape in two, shape in two, broadcasts(shape)] for a, shape in shapes.items()}
+assert taken == rules  # guard: which_shapes
+mha.eval()
+with torch.no_grad():  # boolean masks on the fast path: the same
+    fast = {a: [tried(take, shape, torch.bool) == "ok" for take in takers.values()] for a, shape in shapes.items()}
+    fused = [fused_calls(lambda take=take: take(future)) for take in takers.values()]
+assert fast == taken  # guard: the_fast_path_takes_the_same
+mha.train()
+assert [sum(calls) for calls in fused] == [1, 1, 0]  # guard: the_fast_path_was_tried
+
+# --8<-- [start:as_many_samples_as_heads]
+n = 4  # samples, and heads: B = H
+q_n, k_n = torch.randn(2, n, n, L, D, dtype=torch.float64)
+# (B, L, S), True keeps: sample b is b + 2 tokens long
+own = (torch.arange(L) < torch.arange(n)[:, None, None] + 2).expand(n, L, L)
+
+
+def attend(m):
+    """(B, H, L, S): the weights, since the values are the identity."""
+    values = torch.eye(L, dtype=torch.float64)
+    return F.scaled_dot_product_attention(q_n, k_n, values, m)
+
+
+silent = attend(own)  # no error
+for_samples = attend(own[:, None])  # (B, 1, L, S)
+for_heads = attend(own[None])  # (1, H, L, S)
+torch.testing.assert_close(silent, for_heads)
+assert not torch.allclose(silent, for_samples)
+for weights in (for_samples, silent):
+    on_padding = weights.sum(2)[(~own[:, :1]).expand(n, n, L)].sum()
+    print(f"on padding {on_padding / weights.sum():.2f}")
+# --8<-- [end:as_many_samples_as_heads]
+hidden = ~own[:, None].expand(n, n, L, L)
+assert not for_samples[hidden].any()  # guard: per_sample_hides_the_padding
+show("on_padding", f"{silent[hidden].sum() / silent.sum():.2f}")
+# head h of any sample, recomputed: it sees what sample h should see
+lone = torch.softmax((q_n @ k_n.mT / D**0.5).masked_fill(~own[None], -math.inf), -1)
+torch.testing.assert_close(silent, lone)  # guard: mask_b_for_head_b
+for b, h, name in ((n, n, "ok"), (1, n, "ok"), (2, n, "RuntimeError")):
+    heads = torch.zeros(b, h, L, D)
+    found = tried(lambda m, a=heads: F.scaled_dot_product_attention(a, a, a, m), (b, L, L), torch.bool)
+    assert found == name  # guard: only_where_b_is_h_or_1
+# the module: (B, L, S) is refused with as many samples as heads, and is (B * H, L, S) with one head
+x_n = x[:1].expand(n, L, E)
+assert tried(lambda m: mha(x_n, x_n, x_n, attn_mask=m), (n, L, L)) == "RuntimeError"  # guard: the_module_refuses
+with torch.random.fork_rng():  # a guard leaves the random numbers of the page alone
+    single = nn.MultiheadAttention(E, 1, batch_first=True).double()
+_, by_one_head = single(x_n, x_n, x_n, attn_mask=~own)
+assert not by_one_head[~own].any()  # guard: one_head_takes_it_rightly
+# a padding mask (B, S) handed over as attn_mask: with B = L it is a mask of rows
+lengths = torch.arange(L)[None] > torch.arange(L)[:, None]  # (B, S), True hides
+x_L = x[:1].expand(L, L, E)
+_, as_rows = mha(x_L, x_L, x_L, attn_mask=lengths)
+_, as_padding = mha(x_L, x_L, x_L, key_padding_mask=lengths)
+assert not as_padding.mT[lengths].any()  # guard: padding_hides_columns
+assert not as_rows[:, lengths].any()  # guard: rows_instead_of_samples
+assert as_rows.mT[lengths].any()  # guard: padding_is_seen
 
 # --8<-- [start:order]
 # (B, L, S): sample 0 may not see keys 0 to 2, sample 1 not 3 to 6
@@ -184,6 +285,24 @@ for n in range(B):
 # --8<-- [end:order]
 leak = ((wrong * hidden).sum() / wrong.sum()).item()
 show("leak", f"{leak:.2f}")
+assert abs(leak - 1 / 2) < 1e-12  # guard: half_of_it_leaks
+assert not right[hidden].any()  # guard: repeat_interleave_leaks_nothing
+slices = (torch.arange(B * H)[:, None, None] + 3 * torch.arange(L)[:, None] + torch.arange(S)) % 5 < 2  # all differ
+by_slice = torch.stack([
+    torch.stack([(scores[b, h].masked_fill(slices[b * H + h], -math.inf)).softmax(-1) for h in range(H)])
+    for b in range(B)
+])
+torch.testing.assert_close(mha_weights(slices), by_slice)  # guard: slice_of_head_and_sample
+# repeat: head h of sample b gets the mask of sample (b * H + h) % B
+mixed = torch.stack([
+    torch.stack([(scores[b, h].masked_fill(per_sample[(b * H + h) % B], -math.inf)).softmax(-1) for h in range(H)])
+    for b in range(B)
+])
+torch.testing.assert_close(wrong, mixed)  # guard: masks_of_other_samples
+others = [(b * H + h) % B != b for b in range(B) for h in range(H)]
+assert 2 * sum(others) == len(others)  # guard: half_of_the_heads
+for one, heads in ((per_sample[:1], H), (per_sample, 1)):
+    assert torch.equal(one.repeat(heads, 1, 1), one.repeat_interleave(heads, 0))  # guard: out_of_sight
 
 # --8<-- [start:padding]
 # (B, S): sample 0 is 7 long, sample 1 is 4
@@ -193,9 +312,14 @@ _, padded = mha(query, memory, memory, key_padding_mask=padding,
 # (B * H, L, S)
 columns = padding[:, None, None].expand(B, H, L, S).flatten(0, 1)
 torch.testing.assert_close(padded, mha_weights(columns))
-assert padded[1, ..., 4:].sum() == padded.new_zeros(())
+assert not padded[1, ..., 4:].any()  # exactly 0
 print(f"padding {tuple(padding.shape)} columns {tuple(columns.shape)}")
 # --8<-- [end:padding]
+
+floats = memory[..., 0]  # (B, S), any numbers
+_, by_floats = mha(query, memory, memory, key_padding_mask=floats, average_attn_weights=False)
+expected = (scores + floats[:, None, None]).softmax(-1)
+torch.testing.assert_close(by_floats, expected)  # guard: float_padding_is_added_to_scores
 
 # --8<-- [start:question]
 # as tokenizers give it: 1 to keep, 0 to ignore
@@ -212,3 +336,9 @@ except AssertionError as error:
 else:
     raise AssertionError("integers were taken")
 # --8<-- [end:question]
+try:
+    sdpa_weights(attention_mask[:, None, None])  # guard: sdpa_refuses_integers
+except RuntimeError as error:
+    print(error)
+else:
+    raise AssertionError("integers were taken")
