@@ -37,7 +37,7 @@ class Page:
     def __init__(self, path):
         self.path = path
         text = path.read_text(encoding="utf-8")
-        self.parts = notebooks.cells_of(snippets.VALUE.sub("0", text))
+        self.parts = notebooks.cells_of(snippets.VALUE.sub("0", snippets.MARK.sub("", text)))
         self.blocks = [cell for cell in self.parts.cells if cell.kind == "code"]
         seen = len(LOOKS_LIKE_PYTHON.findall(text))
         if seen != len(self.blocks) + self.parts.listings:
