@@ -17,7 +17,7 @@ empty = mask.all(-1)  # (L,)
 # --8<-- [start:three_answers]
 scores = q @ k.mT / math.sqrt(D)  # (B, L, S)
 by_infinity = scores.masked_fill(mask, -math.inf).softmax(-1)
-by_billion = scores.float().masked_fill(mask, -1e9).softmax(-1)
+by_billion = (scores.float() - 1e9 * mask).softmax(-1)
 by_zero = soft_rows(
     scores.masked_fill(mask, -math.inf), zero_where_nothing=True)
 for weights in (by_infinity, by_billion, by_zero):
@@ -30,12 +30,24 @@ torch.testing.assert_close(by_zero[:, ~empty].sum(-1),
                            torch.ones(B, L - 1).double())
 assert by_infinity[:, empty].isnan().all()
 # --8<-- [end:three_answers]
-figure("three_answers", "attention", {"weights": torch.stack([
-    by_infinity[0], by_billion[0].double(), by_zero[0]])}, labels={
-    "heads": ["-inf", "-1e9 (float32)", "soft_rows"], "masked": True,
+from kernels import fused_calls
+
+answers = {"-inf": by_infinity[0], "-1e9 (float32)": by_billion[0].double(), "soft_rows": by_zero[0]}
+figure("three_answers", "attention", {"weights": torch.stack(list(answers.values()))}, labels={
+    "heads": list(answers), "masked": True,
     "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
 })
-show("one_of_seven", f"{1 / S:.3f}")
+show("one_of_seven", f"{by_billion[0, 2, 0]:.3f}")
+for weights in answers.values():
+    torch.testing.assert_close(  # guard: other_rows_are_the_same
+        weights[~empty], by_infinity[0, ~empty], rtol=1e-5, atol=1e-6)
+assert not by_zero[:, empty].any()  # guard: zero_where_nothing
+assert empty.tolist() == [False, False, True, False]  # guard: query_2_is_the_empty_one
+# another layer of attention over those outputs, without a mask
+once = by_infinity @ v  # (B, L, D)
+assert torch.equal(once.isnan().any(-1), empty.expand(B, L))  # guard: one_row_is_nan
+twice = (once @ once.mT / math.sqrt(D)).softmax(-1) @ once
+assert twice.isnan().all()  # guard: nan_spreads
 
 # --8<-- [start:large_numbers]
 plain = scores[:, 2].softmax(-1)  # (B, S): nothing hidden
@@ -53,6 +65,14 @@ for dtype in (torch.float32, torch.float64):
         torch.testing.assert_close(
             row, expected.to(dtype), atol=1e-6, rtol=0)
 # --8<-- [end:large_numbers]
+
+for dtype in (torch.float32, torch.float64):
+    replaced = scores.to(dtype).masked_fill(mask, -1e9).softmax(-1)[:, 2]
+    torch.testing.assert_close(replaced, uniform.to(dtype))  # guard: in_place_of_the_scores
+kept = {
+    dtype: (scores[:, 2].to(dtype) - 1e9).unique().numel() for dtype in (torch.float32, torch.float64)
+}
+assert kept == {torch.float32: 1, torch.float64: B * S}  # guard: digits_left_beside_a_billion
 
 # --8<-- [start:gradients]
 # as PyTorch does it: -inf is added
@@ -86,6 +106,15 @@ assert plain.isnan().all()
 assert after.isnan().all()
 # --8<-- [end:right_gradient]
 
+# with masked_fill, which lets no gradient through, only what comes behind the softmax is NaN
+filled = torch.eye(D, dtype=torch.float64, requires_grad=True)
+valued = torch.eye(D, dtype=torch.float64, requires_grad=True)
+weights = ((q @ filled) @ k.mT / math.sqrt(D)).masked_fill(mask, -math.inf).softmax(-1)
+loss = (weights @ (v @ valued))[:, ~empty].square().sum()
+of_queries, of_values = torch.autograd.grad(loss, (filled, valued))
+torch.testing.assert_close(of_queries, expected)  # guard: masked_fill_keeps_the_gradient_of_queries
+assert of_values.isnan().all()  # guard: and_ruins_that_of_values
+
 # --8<-- [start:module]
 mha = nn.MultiheadAttention(E, H, batch_first=True).double()
 for parameter in mha.parameters():
@@ -111,17 +140,31 @@ for mode in ("train", "eval", "no_grad"):
     for need_weights in (True, False):
         mha.train(mode == "train")
         with torch.set_grad_enabled(mode != "no_grad"):
-            output, _ = safe(x, memory, mask, need_weights=need_weights)
+            output, weights = safe(x, memory, mask,
+                                   need_weights=need_weights)
         torch.testing.assert_close(
             output[:, ~empty], expected[:, ~empty])
-        assert output.isfinite().all()
-output, weights = safe(x, memory, mask)
-output.square().sum().backward()
-finite = [p.grad.isfinite().all().item() for p in mha.parameters()]
+        assert not output[:, empty].any()  # zeros
+        if mode != "no_grad":
+            slopes = torch.autograd.grad(
+                output.square().sum(), list(mha.parameters()))
+            finite = [slope.isfinite().all().item() for slope in slopes]
+            assert all(finite)
+_, weights = safe(x, memory, mask)
 print(f"finite {sum(finite)} of {len(finite)}")
 print("rows", weights[0].sum(-1).detach().numpy().round(2))
-assert all(finite)
 # --8<-- [end:every_path]
+torch.testing.assert_close(weights.sum(-1), (~empty).double().expand(B, L))  # guard: weights_of_empty_rows_are_0
+# self-attention, so that the fast path is tried too
+square, nothing = mask[:, :L], mask[:, :L].all(-1)
+reference = mha.train()(x, x, x, attn_mask=square, need_weights=False)[0]
+mha.eval()
+with torch.no_grad():
+    found = []
+    calls = fused_calls(lambda: found.append(safe(x, x, square)[0]))
+assert calls.attention == 1  # guard: the_fast_path_was_tried
+torch.testing.assert_close(found[0][:, ~nothing], reference[:, ~nothing])  # guard: safe_on_the_fast_path
+assert not found[0][:, nothing].any()  # guard: zero_on_the_fast_path
 
 # --8<-- [start:padded_queries]
 # (B, L): sample 1 is 2 long
@@ -130,7 +173,7 @@ output, weights = mha(x, x, x, key_padding_mask=padding)
 print("rows   ", weights[1].sum(-1).detach().numpy().round(2))
 print("columns", weights[1].sum(0).detach().numpy().round(2))
 torch.testing.assert_close(weights.sum(-1), torch.ones(B, L).double())
-assert weights[1][:, 2:].sum() == weights.new_zeros(())
+assert not weights[1][:, 2:].any()
 other = x.clone()
 other[padding] = torch.randn(2, E, dtype=torch.float64)
 again, _ = mha(other, other, other, key_padding_mask=padding)
@@ -148,3 +191,7 @@ scores = torch.randn(B, L, L).masked_fill(both, -math.inf)
 weights = soft_rows(scores, zero_where_nothing=True)
 assert torch.equal(weights.sum(-1) == 0, both.all(-1))
 # --8<-- [end:question]
+assert torch.equal(both.all(-1), left)  # guard: the_padded_ones_on_the_left
+right = left.flip(-1)
+assert not (future | right[:, None]).all(-1).any()  # guard: none_with_padding_on_the_right
+assert not future.all(-1).any()  # guard: none_by_the_causal_mask_alone

@@ -1,6 +1,7 @@
 # --8<-- [start:gate]
 import torch
 import torch.nn.functional as F
+from kernels import fused_calls
 from torch import nn
 
 if not torch.__version__.startswith("2.13."):
@@ -19,25 +20,29 @@ mask[3] = True  # query 3 may see nothing
 # --8<-- [end:gate]
 
 # --8<-- [start:paths]
-nan = {}
+nan, fused = {}, {}
 print(f"{'':8}need_weights=True  need_weights=False")
-for mode in ("train", "eval", "no_grad"):
-    for need in (True, False):
-        mha.train(mode == "train")
-        with torch.set_grad_enabled(mode != "no_grad"):
+for mode in ("train", "eval", "no_grad", "frozen"):
+    mha.train(mode == "train")
+    mha.requires_grad_(mode != "frozen")  # frozen: gradients are on
+    with torch.set_grad_enabled(mode != "no_grad"):
+        fused[mode] = fused_calls(lambda: mha(x, x, x)).attention
+        for need in (True, False):
             output, _ = mha(x, x, x, attn_mask=mask, need_weights=need)
-        row = output[:, 3]
-        nan[mode, need] = bool(row.isnan().all())
-        if not nan[mode, need]:  # nothing came through but the bias
-            bias = mha.out_proj.bias.expand(B, E)
-            torch.testing.assert_close(row, bias)
+            row = output[:, 3]
+            nan[mode, need] = bool(row.isnan().all())
+            if not nan[mode, need]:  # only the bias came through
+                bias = mha.out_proj.bias.expand(B, E)
+                torch.testing.assert_close(row, bias)
     words = ["NaN" if nan[mode, need] else "out_proj.bias"
              for need in (True, False)]
     print(f"{mode:8}{words[0]:19}{words[1]}")
-assert [need for (mode, need), is_nan in nan.items() if is_nan] == [
-    True, True, True, False]
-assert nan["no_grad", False] != nan["eval", False]
+# NaN where weights are asked for, and on the fast path
+for (mode, need), is_nan in nan.items():
+    assert is_nan == (need or fused[mode] == 1)
 # --8<-- [end:paths]
+assert fused == {"train": 0, "eval": 0, "no_grad": 1, "frozen": 1}  # guard: which_modes_are_fused
+mha.requires_grad_()
 
 # --8<-- [start:odd]
 odd = nn.MultiheadAttention(E, 3, batch_first=True).double().eval()
@@ -50,6 +55,10 @@ for row, layer in ((output[:, 3], odd), (slow[:, 3], mha)):
     torch.testing.assert_close(row, layer.out_proj.bias.expand(B, E))
     print(f"{layer.num_heads} heads: finite {row.isfinite().all()}")
 # --8<-- [end:odd]
+with torch.no_grad():
+    assert odd(x, x, x, attn_mask=mask)[0][:, 3].isnan().all()  # guard: not_finite_with_the_weights
+    assert fused_calls(lambda: odd(x, x, x)).attention == 0  # guard: odd_heads_are_not_fused
+    assert fused_calls(lambda: mha(x, x, x)).attention == 1  # guard: fused_again_afterwards
 
 # --8<-- [start:sdpa]
 keep = ~mask
