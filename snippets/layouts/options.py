@@ -41,6 +41,14 @@ assert keys["add_zero_attn"] == keys["default"]
 assert "in_proj_weight" not in keys["kdim=9"]
 assert "out_proj.bias" not in keys["bias=False"]
 # --8<-- [end:state]
+three = {"q_proj_weight", "k_proj_weight", "v_proj_weight"}
+packed_key = {"in_proj_weight"}
+with torch.random.fork_rng():  # a guard leaves the random numbers of the page alone
+    for change in ({"kdim": 9}, {"vdim": 9}):
+        found = set(build(**change).state_dict())
+        assert found == keys["default"] - packed_key | three  # guard: three_matrices_and_one_bias
+    assert set(build(kdim=E, vdim=E).state_dict()) == keys["default"]  # guard: one_where_the_widths_are_equal
+assert keys["default"] - keys["bias=False"] == {"in_proj_bias", "out_proj.bias"}  # guard: no_bias_at_all
 
 # --8<-- [start:key_bias]
 def without(mha, letter):
@@ -63,6 +71,14 @@ for letter in "qkv":
 torch.testing.assert_close(without(mha, "k"), (output, weights))
 assert not torch.allclose(without(mha, "q")[1], weights)
 # --8<-- [end:key_bias]
+
+# the score of every key of a row moves by q . b_k / sqrt(D)
+W_q, W_k, _ = mha.in_proj_weight.chunk(3)
+b_q, b_k, _ = mha.in_proj_bias.chunk(3)
+q, k = (a.unflatten(-1, (H, D)).transpose(1, 2) for a in (x @ W_q.T + b_q, y @ W_k.T))
+moved = q @ (k + b_k.view(H, 1, D)).mT / D**0.5 - q @ k.mT / D**0.5  # (B, H, L, S)
+per_row = (q * b_k.view(H, 1, D)).sum(-1, keepdim=True) / D**0.5
+torch.testing.assert_close(moved, per_row.expand(B, H, L, S))  # guard: one_number_for_a_row
 
 # --8<-- [start:value_bias]
 b_v = mha.in_proj_bias[2 * E:]
@@ -88,6 +104,8 @@ for option in ("add_bias_kv", "add_zero_attn"):
     print(f"{option:14}{(other - output).abs().max():.2f}"
           f" {left.min():.2f} to {left.max():.2f}")
 # --8<-- [end:when_not]
+
+assert left.max() < 1  # guard: not_in_full
 
 # --8<-- [start:kdim]
 kdim, vdim = 9, 11
@@ -122,6 +140,10 @@ for kv, zero in ((0, 0), (1, 0), (0, 1), (1, 1)):
     print(f"add_bias_kv {kv} add_zero_attn {zero} {tuple(w.shape)}")
     assert w.shape[-1] == S + kv + zero
 # --8<-- [end:extra_columns]
+v = torch.cat([y @ both.in_proj_weight[2 * E:].T + both.in_proj_bias[2 * E:], both.bias_v.expand(B, 1, E),
+               torch.zeros(B, 1, E)], 1).unflatten(-1, (H, D)).transpose(1, 2)  # (B, H, S + 2, D)
+by_hand = both.out_proj((weights @ v).transpose(1, 2).flatten(2))
+torch.testing.assert_close(by_hand, both(x, y, y)[0])  # guard: values_of_the_added_columns
 figure("extra_columns", "attention", {"weights": weights[0, :2]}, {
     "queries": [str(i) for i in range(L)],
     "keys": [*(str(j) for j in range(S)), "bias_k", "zero"],
@@ -158,6 +180,12 @@ print(f"single {tuple(single.shape)}")
 assert torch.equal(single, torch.ones_like(single))
 # --8<-- [end:batch_first]
 
+assert bad.shape == good.shape  # guard: the_right_shape
+assert (good_weights.shape, bad_weights.shape) == ((B, L, L), (L, B, B))  # guard: the_tell_tale
+assert not wrong.batch_first  # guard: false_by_default
+alone, _ = right(x[:1], x[:1], x[:1])
+assert not torch.allclose(wrong(x[:1], x[:1], x[:1])[0], alone)  # guard: wrong_with_one_sample_too
+
 # --8<-- [start:dropout]
 p = 0.25
 dropping = build(dropout=p)
@@ -172,6 +200,17 @@ torch.testing.assert_close(clean.sum(-1), torch.ones_like(sums))
 # --8<-- [end:dropout]
 show("lowest_sum", f"{sums.min():.2f}")
 show("highest_sum", f"{sums.max():.2f}")
+assert sums.min() < 1 < sums.max()  # guard: sums_on_both_sides
+# behind the softmax: the output is made of the weights that were returned
+v = (y @ dropping.in_proj_weight[2 * E:].T + dropping.in_proj_bias[2 * E:]).unflatten(-1, (H, D)).transpose(1, 2)
+of_dropped = dropping.out_proj((dropped @ v).transpose(1, 2).flatten(2))
+torch.testing.assert_close(output, of_dropped)  # guard: the_output_is_of_those_weights
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    with_bias = dropping(x, y, y)[0]
+    torch.manual_seed(0)  # the same weights are dropped
+    shift = with_bias - without(dropping, "v")[0]  # (B, L, E)
+assert not torch.allclose(shift, shift[:1, :1].expand_as(shift))  # guard: no_constant_under_dropout
 
 # --8<-- [start:weights]
 output, average = mha(x, y, y)  # need_weights=True
@@ -207,11 +246,13 @@ for init in ("torch", "xavier"):
     print(f"{init:7}{twin.W_q.std():.4f} {twin.W_q.abs().max():.4f}")
 print(f"packed {packed.std():.4f} {packed.abs().max():.4f}")
 ratio = spread["xavier"] / packed.std()
-# 262,144 numbers: the spread is known to 0.1 %, allowed is 1 %
 assert abs(ratio / 2**0.5 - 1) < 0.01
 assert abs(spread["torch"] / packed.std() - 1) < 0.01
 # --8<-- [end:spread]
 show("ratio", f"{ratio:.3f}")
+bound = (6 / (E_wide + 3 * E_wide)) ** 0.5
+assert 0.999 * bound < packed.abs().max() <= bound  # guard: the_range_of_one_matrix
+assert abs(bound * 2**0.5 / (6 / (E_wide + E_wide)) ** 0.5 - 1) < 1e-12  # guard: the_formula
 
 # --8<-- [start:question]
 # kdim is the width that goes in, d_k the width that comes out
@@ -228,3 +269,4 @@ except ValueError as error:
 else:
     raise AssertionError("PyTorch took d_k = 3")
 # --8<-- [end:question]
+assert [tuple(state[f"{letter}_proj_weight"].shape) for letter in "qkv"] == [(E, E), (E, 9), (E, E)]  # guard: e_come_out
