@@ -24,9 +24,12 @@ grid = cells()
 left_out = [c for c in grid if excluded(c)]
 print(f"{'cells':15} {len(grid)}, excluded {len(left_out)}")
 # --8<-- [end:product]
+compared = sum(not excluded(c) for c in grid)
+assert len(set(grid)) == math.prod(map(len, OPTIONS.values()))  # guard: every_combination
+assert compared + len(left_out) == len(grid)  # guard: compared_or_left_out
 show("cells", f"{len(grid):,}")
 show("excluded", len(left_out))
-show("compared", f"{len(grid) - len(left_out):,}")
+show("compared", f"{compared:,}")
 show("options", len(OPTIONS))
 for dtype, (of_values, of_gradients) in BOUNDS.items():
     show(f"bound_values_{dtype}", f"{of_values:.0e}")
@@ -43,7 +46,7 @@ fused = [c for c in chosen if fast_path(c)]
 print(f"chosen {len(chosen)}, of these on the fast path {len(fused)}")
 # --8<-- [end:sample]
 show("chosen", f"{len(chosen):,}")
-show("fused", len(fused))
+assert set(fused) == {c for c in grid if fast_path(c)} - set(left_out)  # guard: all_of_the_fast_path
 
 # --8<-- [start:run]
 errors = {}
@@ -88,6 +91,11 @@ folded = {
 fused_masks = [mask for mask in OPTIONS["mask"] if ((mask, "float32", True), "values") in fast]
 folded["fast path"] = [[math.log10(fast[(mask, dtype, True), "values"]) for dtype in BOUNDS] for mask in fused_masks]
 columns = ["∇ " * (what == "gradients") + mode.replace("eval ", "") for mode, what in parts]
+for dtype, (of_values, of_gradients) in BOUNDS.items():
+    found = [entry for row in folded[dtype] for entry in row]
+    assert max(found) < math.log10(max(of_values, of_gradients))  # guard: below_the_bounds
+    show(f"lowest_{dtype}", f"−{-math.floor(min(found))}")
+    show(f"highest_{dtype}", f"−{-math.ceil(max(found))}")
 figure(
     "errors",
     "matrix",
@@ -136,6 +144,78 @@ for cell in left_out:
     print(f"{cell.mask:10} {cell.dtype}", end=", fast path: ")
     print(f"NaN {nan:2}, the rest {apart.max():.0e} apart")
 # --8<-- [end:slow]
+
+import warnings
+
+from kernels import fused_calls
+from option_grid import inputs, layer, masks
+from torch import nn
+
+for cell in left_out:  # the one kind by the mask, the other by NaN
+    fast = compare(cell, slow_path)[0][1]
+    assert fast.isnan().any() == (cell.mask == "empty row")  # guard: nan_of_the_empty_row
+
+
+def kernels_of(call, grad=False):
+    with torch.set_grad_enabled(grad), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # masks of two types, nested tensors
+        return fused_calls(call).attention
+
+
+def of_cell(c):
+    mha, given, options = layer(c), inputs(c), masks(c)
+    return kernels_of(lambda: mha(*given, need_weights=c.need_weights != "no", **options), c.mode != "eval no_grad")
+
+
+for cell in [*random.Random(2).sample(chosen, 200), *fused, *left_out]:
+    assert of_cell(cell) == fast_path(cell)  # guard: fast_path_is_counted
+with slow_path():
+    assert not any(map(of_cell, fused))  # guard: never_on_request
+fresh = nn.MultiheadAttention(12, 2)
+assert not torch.cat([fresh.in_proj_bias, fresh.out_proj.bias]).any()  # guard: biases_start_at_zero
+# conditions that no cell touches
+heads = {H: nn.MultiheadAttention(12, H, batch_first=True).eval() for H in (2, 3)}
+x = torch.randn(2, 4, 12)
+
+
+class subclass(torch.Tensor):
+    pass
+
+
+def self_attention(a, H=2, **options):
+    return heads[H](a, a, a, **options)[0]
+
+
+assert kernels_of(lambda: self_attention(x)) == 1  # guard: the_layer_is_fused
+assert kernels_of(lambda: self_attention(x, 3)) == 0  # guard: odd_heads
+assert kernels_of(lambda: self_attention(x.as_subclass(subclass))) == 0  # guard: a_subclass_of_tensor
+on = {}
+for device in ("cuda", "cpu"):
+    torch.set_autocast_enabled(device, True)
+    on[device] = kernels_of(lambda: self_attention(x))
+    torch.set_autocast_enabled(device, False)
+assert on == {"cuda": 0, "cpu": 1}  # guard: autocast
+assert kernels_of(lambda: self_attention(x), grad=True) == 0  # guard: gradients_asked_for
+heads[2].requires_grad_(False)
+assert kernels_of(lambda: self_attention(x), grad=True) == 1  # guard: a_frozen_layer
+# nested tensors: sample 0 is 3 long
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)
+    nested = torch.nested.nested_tensor([x[0, :3], x[1]])
+results = []
+assert kernels_of(lambda: results.extend(self_attention(nested, need_weights=False).unbind())) == 1  # guard: nested_is_fused
+torch.testing.assert_close(results[0], self_attention(x[:1, :3])[0])  # guard: nested_is_the_same
+for context in (slow_path, paper_layout):
+    try:
+        with context():
+            self_attention(nested, need_weights=False)  # guard: nested_on_the_slow_path
+    except AssertionError as error:
+        print(error)
+    else:
+        raise AssertionError("the slow path took a nested tensor")
+static = {"static_k", "static_v"}
+assert static <= set(inspect.signature(F.multi_head_attention_forward).parameters)  # guard: static_of_the_function
+assert not static & set(inspect.signature(nn.MultiheadAttention.forward).parameters)  # guard: not_of_the_layer
 
 
 # --8<-- [start:planted]
@@ -234,8 +314,10 @@ one_change = {usual} | {
     for name, values in OPTIONS.items()
     for value in values
 }
+found = {}
 for mistake in visible:
     seen = [notices(cell, mistake) for cell in one_change]
     print(f"{mistake.__name__:26} {sum(seen):3} of {len(seen)} cells")
-assert not any(map(visible[extra_keys_swapped], one_change))
+    found[mistake] = any(seen)
+assert [m for m in visible if not found[m]] == [extra_keys_swapped]
 # --8<-- [end:answer]
