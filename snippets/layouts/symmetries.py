@@ -21,8 +21,10 @@ output, weights = layer(x, x, x, average_attn_weights=False)
 expected, _ = mha(x, x, x)
 torch.testing.assert_close(output, expected)
 back = layer.to_torch().state_dict()
-assert all(torch.equal(back[k], v) for k, v in mha.state_dict().items())
+for name, values in mha.state_dict().items():
+    assert torch.equal(back[name], values)
 # --8<-- [end:round_trip]
+assert {len(p) for name, p in layer.named_parameters() if name != "b_o"} == {H}  # guard: heads_are_the_first_axis
 
 # --8<-- [start:run]
 matrices = {name: p.detach() for name, p in layer.named_parameters()}
@@ -68,13 +70,17 @@ assert not torch.allclose(forgot, output)
 print(f"{(forgot - output).abs().max():.2f}")
 # --8<-- [end:query_key]
 rows = 4
-figure("hidden", "matrix", {
+hidden = {
     "W_q": matrices["W_q"][0, :rows], "W_q M": turned["W_q"][0, :rows],
     "W_q W_kᵀ": (matrices["W_q"] @ matrices["W_k"].mT)[0, :rows, :rows],
     "W_q M (W_k M⁻ᵀ)ᵀ": (turned["W_q"] @ turned["W_k"].mT)[0, :rows, :rows],
-}, {"digits": 1, "groups": {
+}
+figure("hidden", "matrix", hidden, {"digits": 1, "groups": {
     "W_q": [{"role": "q", "head": 0}], "W_q M": [{"role": "q", "head": 0}],
 }})
+assert (hidden["W_q"] - hidden["W_q M"]).abs().min() > 0.01  # guard: no_number_agrees
+torch.testing.assert_close(hidden["W_q W_kᵀ"], hidden["W_q M (W_k M⁻ᵀ)ᵀ"])  # guard: the_same_product
+torch.testing.assert_close(hidden["W_q"] @ M[0], hidden["W_q M"])  # guard: one_times_m_is_the_other
 
 # --8<-- [start:value_output]
 N = torch.randn(H, D, D, dtype=torch.float64)
@@ -91,6 +97,8 @@ torch.testing.assert_close(run(scaled)[0], output)
 for name in ("W_v", "W_o"):
     print(f"{name} {scaled[name].norm() / matrices[name].norm():.1f}")
 # --8<-- [end:value_output]
+grows, shrinks = (scaled[name].norm() / matrices[name].norm() for name in ("W_v", "W_o"))
+torch.testing.assert_close(torch.stack([grows, 1 / shrinks]), torch.full((2,), 10.0).double())  # guard: norms_tell_nothing
 
 # --8<-- [start:biases]
 free = {"b_k": torch.randn(H, D, dtype=torch.float64)}
@@ -128,6 +136,19 @@ for sizes in ((24, 4), (512, 8), (768, 12)):
 # --8<-- [end:counted]
 total, hidden = directions(512, 8)
 show("share", f"{100 * hidden / total:.1f}")
+wide = PaperMultiheadAttention(512, 8, device="meta")
+assert total == sum(p.numel() for p in wide.parameters())  # guard: all_the_parameters
+free_of_head = 2 * wide.W_q.shape[2] * (wide.W_q.shape[2] + 1)  # M and N, b_k and b_v
+assert abs(8 * free_of_head / total - 0.063) < 0.0005  # guard: share_of_the_dimensions
+with torch.random.fork_rng():  # a guard leaves the random numbers of the page alone
+    for sizes in ((6, 1), (6, 3), (8, 2)):
+        other = PaperMultiheadAttention(*sizes).double()
+        at = {n: torch.randn_like(p) for n, p in other.named_parameters()}
+        tokens = torch.randn(5 * sizes[0], 3, sizes[0], dtype=torch.float64)
+        slopes = torch.func.jacrev(lambda p, f=other, t=tokens: torch.func.functional_call(f, p, (t, t, t))[0])(at)
+        found = torch.linalg.matrix_rank(torch.cat([j.reshape(tokens.numel(), -1) for j in slopes.values()], 1))
+        total, hidden = directions(*sizes)
+        assert found == total - hidden  # guard: at_other_sizes_too
 
 # --8<-- [start:variants]
 angle = torch.arange(L)[:, None] / 10 ** torch.arange(D // 2)
@@ -205,6 +226,31 @@ assert moved["b_k"] == ["RoPE", "QK-norm", "bias_kv"]
 assert moved["b_v"] == ["bias_kv"]
 # --8<-- [end:which]
 
+# what is left where a condition is dropped
+torch.testing.assert_close(variant(start | between(M), "bias_kv"), variant(start, "bias_kv"))  # guard: hidden_with_bias_k
+half = between(M)
+del half["bias_k"]
+assert not torch.allclose(variant(start | half, "bias_kv"), variant(start, "bias_kv"))  # guard: seen_without_bias_k
+assert not torch.allclose(variant(start | mixed, "bias_kv"), variant(start, "bias_kv"))  # guard: seen_without_bias_v
+
+
+def scored(m, gain):
+    """Scores where q and k are made equally long, and multiplied by a learned scale; (B, H, L, L)."""
+    q, k = (F.rms_norm(torch.einsum("ble,hed->bhld", x, m[f"W_{c}"]) + m[f"b_{c}"][:, None], (D,), gain) for c in "qk")
+    return q @ k.mT
+
+
+gain = torch.arange(1, D + 1).double()
+one = torch.ones(D, dtype=torch.float64)
+torch.testing.assert_close(scored(start | between(Q), one), scored(start, one))  # guard: rotations_without_a_learned_scale
+assert not torch.allclose(scored(start | between(Q), gain), scored(start, gain))  # guard: not_with_one
+
+# rows of q and k reordered within each head, as conversions of LLaMA do: halves of pairs in place of pairs
+halves = torch.eye(D, dtype=torch.float64)[torch.arange(D).view(2, -1).T.flatten()].expand(H, D, D)
+swapped = start | between(halves)
+torch.testing.assert_close(variant(swapped, "plain"), output)  # guard: a_permutation_without_rope
+assert not torch.allclose(variant(swapped, "RoPE"), variant(start, "RoPE"))  # guard: a_permutation_with_rope
+
 # --8<-- [start:compare]
 # one function twice: other entries, other order of heads
 twin = {name: m if name == "b_o" else m[order]
@@ -236,6 +282,12 @@ torch.testing.assert_close(scores[match], twin_scores)
 torch.testing.assert_close(values[match], twin_values)
 torch.testing.assert_close(constant, twin_constant)
 # --8<-- [end:seen]
+# it is all: the output from the products alone. What scores lack here is the same for every key of a row
+ones = torch.cat([x, x.new_ones(B, L, 1)], -1)[:, None]  # (B, 1, L, E + 1)
+by_products = (ones @ scores @ x[:, None].mT / D**0.5).softmax(-1)  # (B, H, L, L)
+torch.testing.assert_close(by_products, weights)  # guard: the_weights_from_the_products
+from_products = (by_products @ (x[:, None] @ values)).sum(1) + constant
+torch.testing.assert_close(from_products, output)  # guard: the_output_from_the_products
 
 # --8<-- [start:question]
 # the mean of two checkpoints that are one function
@@ -246,4 +298,7 @@ torch.testing.assert_close(run(same)[0], output)
 assert not torch.allclose(apart, output)
 print(f"{(apart - output).norm() / output.norm():.2f}")
 # --8<-- [end:question]
-show("mean_error", f"{(apart - output).norm() / output.norm():.2f}")
+error = torch.dist(apart, output) / output.square().sum().sqrt()
+show("mean_error", f"{error:.2f}")
+squares = ((apart - output) ** 2).sum() / (output**2).sum()
+assert abs(error - squares**0.5) < 1e-9  # guard: size_of_the_error
