@@ -72,21 +72,43 @@ for way in visible:
 # --8<-- [end:counts]
 show("operations_loop", operations[loop])
 show("operations_sdpa", operations[sdpa])
+assert operations[loop] == max(operations.values())  # guard: the_loop_issues_most
+assert operations[sdpa] < min(operations[way] for way in visible)  # guard: sdpa_gets_by_with_fewer
 
 # --8<-- [start:blind]
 version = f"so it was in torch 2.13, this is {torch.__version__}"
 assert found[sdpa] == projections, version
 assert found[fast_path] == 0, version
 # --8<-- [end:blind]
+import inspect
+
+from kernels import fused_calls
+from torch.utils.flop_counter import flop_registry
+
+known = {str(kernel) for kernel in flop_registry}
+assert "aten._scaled_dot_product_flash_attention" in known  # guard: the_kernel_of_gpus
+assert "aten._scaled_dot_product_flash_attention_for_cpu" not in known  # guard: not_that_of_the_cpu
+assert found[sdpa] < found[packed]  # guard: as_if_it_worked_less
 
 # --8<-- [start:heads]
+calls = {}
 for heads in (2, 3, 6, 12):
     other = layer(heads)
-    calls = [counted(Operations(), f, other, x).count for f in WAYS]
+    calls[heads] = [counted(Operations(), f, other, x).count
+                    for f in WAYS]
     for way in visible:
         assert multiply_adds(way, other, x) == found[way]
-    print(f"H {heads:2}  operations {calls}")
+    print(f"H {heads:2}  operations {calls[heads]}")
 # --8<-- [end:heads]
+of_way = dict(zip(WAYS, zip(*calls.values(), strict=True), strict=True))
+grows = of_way[loop]
+assert sorted(set(grows)) == list(grows)  # guard: the_loop_needs_more
+assert {way for way in WAYS if len(set(of_way[way])) > 1} == {loop, fast_path}  # guard: the_others_do_not
+with torch.no_grad():
+    taken = {heads: fused_calls(lambda n=heads: fast_path(layer(n), x.detach())).attention for heads in calls}
+assert taken == {2: 1, 3: 0, 6: 1, 12: 1}  # guard: an_odd_h_switches_it_off
+without = counted(Operations(), lambda m, a: m(a, a, a, need_weights=False), layer(3), x).count
+assert calls[3][WAYS.index(fast_path)] == without  # guard: it_asks_for_no_weights
 
 
 # --8<-- [start:kept]
@@ -117,18 +139,37 @@ for length in lengths:
             memory[way.__name__].append(kept(way, mha, tokens))
 for name, row in memory.items():
     print(f"{name:12} {row}  last/first {row[-1] / row[0]:.0f}")
-growth = lengths[-1] / lengths[0]
-assert memory["sdpa"][-1] < 1.1 * growth * memory["sdpa"][0]
-assert memory["packed"][-1] > 3 * growth * memory["packed"][0]
-weights = B * H * lengths[-1] ** 2 * x.element_size()
-assert memory["packed"][-1] - memory["sdpa"][-1] > weights / 2
+# twice the length costs twice as much, and what grows with L * L
+weights = B * H * lengths[-2] ** 2 * x.element_size()
+copies = {name: (row[-1] - 2 * row[-2]) / (2 * weights)
+          for name, row in memory.items()}
+assert copies == {"loop": 2, "per_matrix": 1, "packed": 1,
+                  "with_weights": 1, "sdpa": 0}
 # --8<-- [end:bytes]
-figure(
-    "kept",
-    "curves",
-    {"x": torch.tensor(lengths), **{name: torch.tensor(row) / 1024 for name, row in memory.items()}},
-    {"log": ["x", "y"]},
-)
+kib = {name: torch.tensor(row) / 1024 for name, row in memory.items()}
+figure("kept", "curves", {"x": torch.tensor(lengths), **kib}, {"log": ["x", "y"]})
+for name, row in memory.items():
+    assert (kib[name] * 2**10).tolist() == row  # guard: kibibytes
+assert [2 * a for a in memory["sdpa"][:-1]] == memory["sdpa"][1:]  # guard: in_proportion_to_the_length
+for name in memory.keys() - {"sdpa"}:
+    first, *_, before, last = memory[name]
+    assert 3.5 < last / before < 4  # guard: towards_the_square
+    assert memory[name][1] / first < last / before  # guard: turning
+for i in range(len(lengths)):
+    assert memory["loop"][i] == max(row[i] for row in memory.values())  # guard: the_loop_highest
+
+
+def copies_of(way, layer):
+    """How many times (B, L, L) numbers are kept for the way back."""
+    row = [kept(way, layer, torch.zeros(B, n, E, dtype=x.dtype, requires_grad=True)) for n in (64, 128)]
+    return (row[1] - 2 * row[0]) / (2 * B * 64**2 * x.element_size())
+
+
+assert [copies_of(packed, layer(h)) for h in (1, 2, 4)] == [1, 2, 4]  # guard: memory_grows_with_the_heads
+by_default = inspect.signature(nn.MultiheadAttention.forward).parameters["need_weights"].default
+assert by_default is True  # guard: weights_are_asked_for_by_default
+asked = {need: copies_of(lambda m, a, n=need: m(a, a, a, need_weights=n)[0], mha) for need in (True, False)}
+assert asked == {True: H, False: 0}  # guard: weights_of_every_head
 
 # --8<-- [start:answer]
 wide = nn.MultiheadAttention(
@@ -142,6 +183,7 @@ for length in (128, 1024, 2048, 4096):
     print(f"L {length:4}  attention {shares[length]:.0%}")
 assert shares[2 * 512] == 1 / 2
 # --8<-- [end:answer]
+assert all((share < 1 / 2) == (length < 2 * 512) for length, share in shares.items() if length != 2 * 512)  # guard: up_to_there
 
 # The times: measured once by tests/bench_layouts.py, on the machine that the file names.
 import json
@@ -189,9 +231,37 @@ show("sdpa_longest", f"{long[-1]['sdpa']['ratio'][1]:.2f}")
 show("loop_low", f"{forward['loop']['ratio'][0]:.2f}")
 show("loop_high", f"{forward['loop']['ratio'][2]:.2f}")
 # what the sentences say of the times
-assert 1 < forward["loop"]["ratio"][1] < 4
-assert forward["per_matrix"]["ratio"][1] < 1.2 * forward["packed"]["ratio"][1]
-assert forward["sdpa"]["ratio"][1] < 1
-assert heads[-1]["loop"]["ratio"][1] > 1.5 * heads[0]["loop"]["ratio"][1]
-assert long[-1]["sdpa"]["ratio"][1] < 0.8
-assert long[0]["loop"]["ratio"][1] > 1.2 * forward["loop"]["ratio"][1]
+back = {name: data[name]["forward_backward"] for name in ("reference", "heads", "lengths")}
+everything = [data["reference"]["forward"], *heads, *long, back["reference"], *back["heads"], *back["lengths"]]
+for ways in everything:
+    for own in ways.values():
+        assert own["ms"] == sorted(own["ms"])  # guard: quartiles_of_the_times
+        assert own["ratio"] == sorted(own["ratio"])  # guard: quartiles_of_the_ratios
+        close = own["ms"][1] / ways["with_weights"]["ms"][1] / own["ratio"][1]
+        assert 0.9 < close < 1.1  # guard: ratios_are_of_the_times
+
+
+def median(ways, way):
+    return ways[way]["ratio"][1]
+
+
+for ways in (forward, back["reference"]):
+    assert max(ways, key=lambda way: ways[way]["ms"][1]) == "loop"  # guard: the_loop_takes_longest
+    one, three = ways["packed"]["ratio"], ways["per_matrix"]["ratio"]
+    assert max(one[0], three[0]) < min(one[2], three[2])  # guard: three_products_or_one
+    assert 1 < median(ways, "loop") < 4  # guard: the_aim
+    assert ways["loop"]["ratio"][0] > max(one[2], three[2])  # guard: the_loop_costs_time
+at_once = [forward[way]["ms"][1] for way in ("per_matrix", "packed", "with_weights")]
+assert max(at_once) < 1.1 * min(at_once)  # guard: close_together
+assert max(forward[way]["ms"][1] for way in ("sdpa", "fast_path")) < min(at_once)  # guard: least_time
+for rows in (heads, back["heads"]):
+    assert median(rows[-1], "loop") > 1.5 * median(rows[0], "loop")  # guard: more_heads_more_time
+    assert median(rows[-1], "loop") > 1.5  # guard: well_above_1
+    assert median(rows[-1], "sdpa") < 0.7  # guard: well_below_1
+    assert median(rows[-1], "sdpa") == min(median(row, "sdpa") for row in rows)  # guard: the_fused_one_falls
+for rows in (long, back["lengths"]):
+    assert max(rows, key=lambda row: median(row, "loop")) is rows[0]  # guard: furthest_for_few_tokens
+    assert median(rows[-1], "sdpa") < 0.75  # guard: the_fused_one_for_many_tokens
+    assert median(rows[-1], "sdpa") == min(median(row, "sdpa") for row in rows)  # guard: cheapest_for_many_tokens
+assert median(back["lengths"][0], "loop") > 1.5 * median(long[0], "loop")  # guard: even_more_with_the_backward_pass
+assert data["machine"]["threads"] == 1  # guard: one_thread
