@@ -73,21 +73,15 @@ def without_unread(css, read):
     return "".join(kept)
 
 
-def on_page_markdown(markdown, page, **_):
-    """Practice repeats what the lessons say: where both answer a search, the lesson comes first."""
-    if page.file.src_uri.startswith("practice/"):
-        page.meta.setdefault("search", {"boost": 0.1})
-
-
 @event_priority(-50)  # the boxes and the claims stand
 def on_page_content(html, page, **_):
-    """Whole recipe files (their sections are shown), the list of all claims, and numbers in figures are not searched.
+    """Whole recipe files (their sections are shown), links to notebooks, claims and numbers in figures are not searched.
 
     Each SVG is marked, though its box is: the search plugin ends an exclusion at the first end tag of the same name.
     """
     if 'class="claims-scroll"' in html:
         page.meta["search"] = {"exclude": True}
-    return re.sub(r'<(details class="file"|svg(?= class="figure__svg))', r"<\1 data-search-exclude", html)
+    return re.sub(r'<(details class="file"|p class="(?:page-tools|claims)"|svg(?= class="figure__svg))', r"<\1 data-search-exclude", html)
 
 
 def on_post_page(output, **_):
@@ -101,7 +95,7 @@ def on_post_page(output, **_):
 def on_post_build(config, **_):
     site = Path(config.site_dir)
     html = [path.read_text(encoding="utf-8") for path in site.rglob("*.html")]
-    scripts = [path.read_text(encoding="utf-8") for path in site.rglob("*.js") if "lunr" not in path.parts]
+    scripts = [path.read_text(encoding="utf-8") for path in site.rglob("*.js")]
     ours = [path.read_text(encoding="utf-8") for path in site.rglob("*.css") if path.parent.name != "assets" and "assets" not in path.parts]
     words = {name for text in html for names in CLASSES.findall(text) for name in names.split()}
     words |= {word for text in scripts + ours for word in WORD.findall(text)}

@@ -36,6 +36,7 @@ HEADING_ID = re.compile(r"[ \t]*\{[^}]*#([\w.:-]+)[^}]*\}$")
 SETEXT = re.compile(r"^(?:=+|-{3,})[ \t]*$")
 BOX = re.compile(r"^[ \t]*(?:!!!|\?\?\?\+?)[ \t]+([\w-]+)")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---[ \t]*\n", re.S)
+SEARCH_WORDS = re.compile(rb"\A(---\n(?:(?!---)[^\n]+\n)*?)search: [^\n]*\n")
 COMMENT = re.compile(r"<!--.*?-->", re.S)
 INLINE_CODE = re.compile(r"(?<![`\\])(`+)(?!`)((?:(?!\n[ \t]*\n).)+?)(?<!`)\1(?!`)", re.S)
 DISPLAYED = re.compile(r"(?<!\\)\$\$(.+?)\$\$", re.S)
@@ -125,6 +126,10 @@ class Source:
         return [Mark(fence.line, str(fence.listed)) for fence in self.fences if fence.language == "python"]
 
 
+def _blank(match):
+    return re.sub(r"[^\n]", "", match[0])
+
+
 def _mask(match):
     return re.sub(r"[^\n]", MASK, match[0])
 
@@ -195,7 +200,7 @@ def scan(text, file):
     source.fences, outside = _fences(lines)
     whole = "\n".join(outside)
     whole = COMMENT.sub(_mask, whole)
-    body = FRONT_MATTER.sub(lambda match: re.sub(r"[^\n]", "", match[0]), whole)
+    body = FRONT_MATTER.sub(_blank, whole)
     bare = INLINE_CODE.sub(_mask_inside, body)
 
     formulas = [(match.start(), "displayed", match[1]) for match in DISPLAYED.finditer(bare)]
@@ -257,7 +262,7 @@ def scan(text, file):
     for fence in source.fences:
         if fence.language == "figure":
             written[fence.line : fence.line + len(fence.body)] = fence.body
-    told = COMMENT.sub(_mask, marks.flagged("\n".join(written)))
+    told = COMMENT.sub(_mask, marks.flagged(FRONT_MATTER.sub(_blank, "\n".join(written))))
     source.values = [
         Mark(_line_of(told, match.start()), match[1] + "?" * (pattern is snippets.CHOICE))
         for pattern in (snippets.VALUE, snippets.CHOICE)
@@ -555,8 +560,14 @@ def lock_file():
 
 
 def digests(page):
-    """{language: digest} of a page's Markdown, and `run`, of what its scripts put there; code itself is not kept."""
-    texts = {language: (project.DOCS / language / page).read_bytes() for language in project.LANGUAGES}
+    """{language: digest} of a page's Markdown, and `run`, of what its scripts put there; code itself is not kept.
+
+    The words that search finds a page by may change without rereading.
+    """
+    texts = {
+        language: SEARCH_WORDS.sub(rb"\1", (project.DOCS / language / page).read_bytes()).removeprefix(b"---\n---\n\n")
+        for language in project.LANGUAGES
+    }
     found = {language: hashlib.sha256(text).hexdigest()[:16] for language, text in texts.items()}
     run = shown.digest(page, next(iter(texts.values())).decode("utf-8"))
     return {**found, "run": run} if run else found

@@ -28,7 +28,16 @@
     }
   };
 
-  // The worker, and the segmenter that it fetches.
+  // The worker. What it has to say beside its results stands above Material's list.
+  const tell = ({ nowhere, instead }) => {
+    const line = document.querySelector(".md-search-result__nowhere");
+    const said = (template, words) => words.reduce((text, word, i) => text.replace(`{${i}}`, word), template);
+    const text = [...nowhere.map((word) => said(line.dataset.nowhere, [word])), ...instead.map((pair) => said(line.dataset.instead, pair))].join(" ");
+    if (line.textContent !== text) {
+      line.textContent = text; // spoken once
+    }
+    line.hidden = !text;
+  };
   const Worker = window.Worker;
   window.Worker = class extends EventTarget {
     constructor(...where) {
@@ -36,7 +45,12 @@
       whenWanted(() => {
         this.worker = new Worker(...where);
         for (const kind of ["message", "error"]) {
-          this.worker.addEventListener(kind, ({ data }) => this.dispatchEvent(new MessageEvent(kind, { data })));
+          this.worker.addEventListener(kind, ({ data }) => {
+            this.dispatchEvent(new MessageEvent(kind, { data }));
+            if (data?.data?.nowhere) {
+              tell(data.data);
+            }
+          });
         }
       });
     }
