@@ -20,6 +20,7 @@ from project import Fault
 
 BLOCK = re.compile(r"<pre>(.*?)</pre>", re.S)
 TAG = re.compile(r"<[^>]*>")
+DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]")  # of TeX, which is shown as it is
 WORD = re.compile(r"[^\W\d]\w+(?:\.[^\W\d]\w*)*")
 MATERIALS_WORKER = re.compile(r'"search": "[^"]*/workers/search\.[^"]*"')
 # Where several pages answer: practice repeats what the lessons say, reference lists what they explain.
@@ -27,9 +28,9 @@ WEIGHTS = {"practice/": 0.6, "reference/": 0.5}
 
 
 def words_of(language, page):
-    """The words that a page's front matter wants it to be found by."""
-    path = project.DOCS / language / page
-    return get_data(path.read_text("utf-8"))[1].get("search", [])
+    """The words that a page's front matter wants it to be found by; a mapping is meant for Material's plugin."""
+    words = get_data((project.DOCS / language / page).read_text("utf-8"))[1].get("search", [])
+    return [] if isinstance(words, dict) else words
 
 
 def faults():
@@ -38,7 +39,8 @@ def faults():
         for page in project.page_files(language):
             words, name = words_of(language, page), project.relative(project.DOCS / language / page)
             if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                yield Fault(name, 1, f"search: {words!r} is no list of words: write `search: [one, two words]`", soft=True)
+                told = f"search: {words!r} is no list of words: write `search: [one, two words]`"
+                yield Fault(name, 1, told, soft=True)
             elif twice := sorted({word for word in words if words.count(word) > 1}):
                 yield Fault(name, 1, f"search names {twice[0]} more than once", soft=True)
 
@@ -48,9 +50,10 @@ def on_pre_build(config):
         project.stop(faults())
 
 
-@event_priority(100)  # before anything reads the key as Material means it
+@event_priority(100)  # before the plugin reads the key
 def on_page_markdown(markdown, page, **_):
-    page.meta.pop("search", None)
+    if not isinstance(page.meta.get("search"), dict):
+        page.meta.pop("search", None)
 
 
 @event_priority(-50)
@@ -96,11 +99,11 @@ def _address(page):
 
 
 def told(entry):
-    """An entry of the plugin's without markup: its title, its sentences, and each word of its code once."""
+    """An entry of the plugin's without markup: its title, its sentences with their TeX, and each word of its code once."""
     code = dict.fromkeys(word for block in BLOCK.findall(entry["text"]) for word in WORD.findall(_plain(block)))
     return {
         "title": _plain(entry["title"]).strip(),
-        "text": " ".join(_plain(BLOCK.sub(" ", entry["text"])).split()),
+        "text": " ".join(DELIMITER.sub("", _plain(BLOCK.sub(" ", entry["text"]))).split()),
         "code": " ".join(code),
     }
 
@@ -125,7 +128,8 @@ def names_by_page(language):
 def _names(term, language):
     elsewhere = term.get("elsewhere", {}).get(language, [])
     reading = [term["yomi"]] if language == "ja" and "yomi" in term else []
-    return [*glossary.words_of(term, language), *elsewhere, *reading, *([] if language == "en" else glossary.words_of(term, "en"))]
+    english = glossary.words_of(term, "en") if language != "en" else []
+    return [*glossary.words_of(term, language), *elsewhere, *reading, *english]
 
 
 def terms(language, page):
