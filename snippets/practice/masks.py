@@ -35,7 +35,7 @@ def refused(answer, right):
 future = torch.ones(L, L, dtype=torch.bool).triu(diagonal=1)
 out, weights = mha(x, x, x, attn_mask=future, **every_head)
 print(future.int())
-assert weights[..., future].max() == weights.new_zeros(())
+assert weights[..., future].max() == 0
 # the first query sees itself alone
 torch.testing.assert_close(
     weights[:, :, 0, 0], weights.new_ones(B, H)
@@ -52,6 +52,11 @@ share = seen[..., future].sum() / seen.sum()
 print(f"{share:.2f}")
 assert share > 0.1
 # --8<-- [end:causal_wrong]
+_, free = mha(x, x, x, **every_head)
+torch.testing.assert_close(seen, (free.log() + ones).softmax(-1))  # guard: added_to_the_scores
+# what the past gains, and what is left of the future
+gain = (seen - free)[..., ~future].sum() / free.sum()
+assert 0 < gain < 0.2 < free[..., future].sum() / free.sum()  # guard: past_gains_a_little
 
 # --8<-- [start:sdpa]
 def project(x):
@@ -82,6 +87,10 @@ nothing = mha.out_proj.bias.expand(B, E)
 torch.testing.assert_close(with_sdpa(x, future)[:, -1], nothing)
 assert not torch.allclose(out[:, -1], nothing)
 # --8<-- [end:inverted_wrong]
+q, k, _ = project(x)
+identity = torch.eye(L, dtype=torch.float64).expand(B, H, L, L)
+seen = F.scaled_dot_product_attention(q, k, identity, future)
+assert seen[..., ~future].abs().max() == 0 < seen[:, :, :-1].sum(-1).min()  # guard: what_comes_after
 
 # --8<-- [start:padding]
 lengths = torch.tensor([6, 4])
@@ -91,13 +100,14 @@ print(padding.int())
 padded, weights = mha(
     x, memory, memory, key_padding_mask=padding, **every_head
 )
-assert weights[1, ..., 4:].max() == weights.new_zeros(())
+assert weights[1, ..., 4:].max() == 0
 # what stands in the padding does not matter
 other = memory.masked_fill(padding[..., None], 3.0)
 torch.testing.assert_close(
     mha(x, other, other, key_padding_mask=padding)[0], padded
 )
 # --8<-- [end:padding]
+assert padding.sum(-1).tolist() == [1, 3]  # guard: six_and_four
 
 # --8<-- [start:padding_wrong]
 # a tokenizer's mask as it is: 1 for a token, 0 for padding
@@ -135,6 +145,12 @@ leak = leaks_future(lambda x: with_sdpa(x, either), x)
 assert leak
 print(leak.where)
 # --8<-- [end:both_wrong]
+# by the module: "or" hides only what both hide
+hidden_by_both = (future & padding[:, None]).repeat_interleave(H, dim=0)
+torch.testing.assert_close(with_sdpa(x, either), mha(x, x, x, attn_mask=hidden_by_both)[0])  # guard: hidden_by_both
+alone = mha(x[:1], x[:1], x[:1], attn_mask=future)[0]
+torch.testing.assert_close(with_sdpa(x, rows)[:1], alone)  # guard: nothing_padded_in_sample_0
+torch.testing.assert_close(with_sdpa(x, rows)[1, 3:], mha.out_proj.bias.expand(2, E))  # guard: padded_queries_hidden
 
 # --8<-- [start:per_sample]
 # (B, L, L): windows, wider in sample 1
@@ -160,6 +176,10 @@ _, weights = mha(x, x, x, attn_mask=tiled, **every_head)
 # keys that each head of sample 0 sees from query 0
 print((weights[0, :, 0] > 0).sum(-1).tolist())
 # --8<-- [end:per_sample_wrong]
+# head h of sample 0 gets the mask of sample h % B
+assert torch.equal(tiled[:H], torch.stack([far[0], far[1], far[0], far[1]]))  # guard: samples_in_turn
+_, stacked_weights = mha(x, x, x, attn_mask=stacked, **every_head)
+assert (stacked_weights[0, :, 0] > 0).sum(-1).tolist() == [2] * H  # guard: two_four_times
 
 # --8<-- [start:cache]
 q, k, v = project(x)
@@ -180,6 +200,8 @@ refused(wrong, full[:, :, -2:])
 # the first of the two saw key 0 alone
 torch.testing.assert_close(wrong[:, :, 0], v[:, :, 0])
 # --8<-- [end:cache_wrong]
+upper_left = torch.ones(2, L, dtype=torch.bool).tril()
+torch.testing.assert_close(wrong, attention(last, k, v, upper_left))  # guard: upper_left_corner
 
 # --8<-- [start:empty]
 # sample 1 has 2 positions of padding in front
@@ -210,6 +232,14 @@ assert leaf.grad.isfinite().all()
 alone = mha(x[1:, 2:], x[1:, 2:], x[1:, 2:], attn_mask=future[2:, 2:])
 torch.testing.assert_close(finite[1:, 2:], alone[0])
 # --8<-- [end:empty_holds]
+assert empty.nonzero().tolist() == [[1, 0], [1, 1]]  # guard: first_two_queries
+assert finite.isfinite().all()  # guard: output_is_finite
+assert finite[empty].abs().max() == 0  # guard: set_to_0
+# the other rows are those of the module with the mask as it is
+as_it_is = mha(x, x, x, attn_mask=hidden.repeat_interleave(H, dim=0))[0]
+torch.testing.assert_close(finite[~empty], as_it_is[~empty])  # guard: other_rows_untouched
+assert as_it_is[empty].isnan().all()  # guard: nan_without_it
+assert torch.full((L,), -torch.inf).softmax(0).isnan().all()  # guard: softmax_of_nothing
 
 # --8<-- [start:empty_wrong]
 wrong_leaf = x.clone().requires_grad_()
@@ -225,6 +255,9 @@ print(wrong.isfinite().all().item())
 print(wrong_leaf.grad.isnan().any(-1).int())
 refused(wrong_leaf.grad, leaf.grad)
 # --8<-- [end:empty_wrong]
+assert wrong.isfinite().all()  # guard: wrong_but_finite
+assert wrong_leaf.grad[1].isnan().all()  # guard: nan_in_all_of_sample_1
+torch.testing.assert_close(wrong_leaf.grad[0], leaf.grad[0])  # guard: sample_0_is_right
 
 # --8<-- [start:empty_overwritten]
 other_leaf = x.clone().requires_grad_()
@@ -237,6 +270,11 @@ overwritten = mha.out_proj(heads.transpose(1, 2).flatten(2))
 overwritten[~empty].sum().backward()
 torch.testing.assert_close(other_leaf.grad, leaf.grad)
 # --8<-- [end:empty_overwritten]
+torch.testing.assert_close(overwritten, wrong)  # guard: the_same_output
+# the module: NaN in the same places of the gradient as where -inf was added
+module_leaf = x.clone().requires_grad_()
+mha(*[module_leaf] * 3, attn_mask=hidden.repeat_interleave(H, dim=0))[0][~empty].sum().backward()
+assert torch.equal(module_leaf.grad.isnan(), wrong_leaf.grad.isnan())  # guard: module_adds
 
 # --8<-- [start:leak]
 layers = {
@@ -261,6 +299,8 @@ for name, layer in layers.items():
     assert leaks(layer, x) == (name != "right")
     assert leaks(layer, x) == leaks_future(layer, x).answer
 # --8<-- [end:leak]
+one_more = torch.ones(L, L, dtype=torch.bool).tril(1)
+torch.testing.assert_close(layers["one too far"](x), with_sdpa(x, one_more))  # guard: one_token_too_far
 
 # --8<-- [start:leak_wrong]
 def leaks_to_the_first(layer, x):
@@ -274,3 +314,14 @@ for name, layer in layers.items():
     print(f"{name:13}{leaks_to_the_first(layer, x)}")
 assert leaks_to_the_first(layer, x) != leaks(layer, x)
 # --8<-- [end:leak_wrong]
+
+
+def split_badly(x):
+    """Causal attention whose heads are split and joined by reshape alone."""
+    parts = F.linear(x, mha.in_proj_weight, mha.in_proj_bias).chunk(3, dim=-1)
+    heads = F.scaled_dot_product_attention(*(part.reshape(B, H, L, D) for part in parts), is_causal=True)
+    return mha.out_proj(heads.reshape(B, L, E))
+
+
+assert not leaks_future(split_badly, x)  # guard: no_leak_to_find
+assert not torch.allclose(split_badly(x), out, atol=0.1)  # guard: and_wrong

@@ -20,6 +20,11 @@ for name, parameter in model.named_parameters():
 mha = model.layers[0].self_attn
 print("x", tuple(x.shape))
 # --8<-- [end:setup]
+with torch.random.fork_rng():
+    fresh = nn.TransformerEncoderLayer(E, H, 36, **options).double().eval().self_attn
+_, initial = fresh(x, x, x, average_attn_weights=False)
+_, drawn = mha(x, x, x, average_attn_weights=False)
+assert 3 * initial.std() < drawn.std()  # guard: closer_to_equal
 
 
 # --8<-- [start:refused]
@@ -54,6 +59,7 @@ print(nothing)
 # not the heads again, but the rows of the mean
 refused(mean[:, None].expand(B, H, L, L), weights)
 # --8<-- [end:every_head_wrong]
+assert not any(torch.allclose(mean, weights[:, i], atol=0.1) for i in range(H))  # guard: none_of_the_heads
 
 # --8<-- [start:encoder]
 with attention_weights(model) as maps:
@@ -132,14 +138,43 @@ def forward(*args, **kwargs):
 mha.forward = forward
 model(x)
 torch.testing.assert_close(calls[0], weights)
-with_gradients = len(calls)
+print("with gradients", len(calls))
+calls.clear()
 with torch.no_grad():
     model(x)
 mha.forward = original
-without = len(calls) - with_gradients
-print("calls with gradients", with_gradients, "without", without)
-assert without < with_gradients
+print("without", len(calls))
+assert calls == []
 # --8<-- [end:patched]
+
+import copy
+
+
+def is_called(model):
+    """Whether the forward of the first layer's attention runs in a call of a model, gradients recorded or not."""
+    attention, seen = model.layers[0].self_attn, []
+    usual = attention.forward
+    attention.forward = lambda *args, **kwargs: seen.append(args) or usual(*args, **kwargs)
+    model(x)
+    del attention.forward
+    return len(seen) > 0
+
+
+def silent_hook(module, args, result):
+    pass
+
+
+frozen = copy.deepcopy(model).requires_grad_(False)
+assert is_called(model)  # guard: with_gradients
+assert not is_called(frozen)  # guard: frozen_alike
+hook = frozen.layers[0].register_forward_hook(silent_hook)
+assert is_called(frozen)  # guard: hooks_prevent_it
+hook.remove()
+assert not is_called(frozen)  # guard: hook_gone
+with torch.random.fork_rng(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it says that the number of heads is odd
+    odd = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, 1, 36, **options), 1)
+assert is_called(odd.double().eval().requires_grad_(False))  # guard: one_head
 
 # --8<-- [start:padding]
 lengths = torch.tensor([5, 3])
@@ -147,7 +182,7 @@ padding = torch.arange(L) >= lengths[:, None]  # (B, L), True hides
 with attention_weights(model) as maps, torch.no_grad():
     model(x, src_key_padding_mask=padding)
 padded = maps["layers.0.self_attn"]
-assert padded[1, ..., 3:].abs().max() == padded.new_zeros(())
+assert padded[1, ..., 3:].abs().max() == 0
 # head 2 of sample 1, real tokens only
 print(tuple(padded.shape), tuple(padded[1, 2, :3, :3].shape))
 # how much key 0 gets from one query, for each sample and head
@@ -156,6 +191,13 @@ received = (padded[..., 0] * real).sum(-1) / lengths[:, None]
 torch.testing.assert_close(received[1], padded[1, :, :3, 0].mean(-1))
 print(received)
 # --8<-- [end:padding]
+torch.testing.assert_close(received[0], padded[0, :, :, 0].mean(-1))  # guard: received_in_sample_0
+# the rows of padded queries: zeros where the batch was nested, weights where gradients were recorded
+assert not padded[1, :, 3:].any()  # guard: rows_of_zeros
+with attention_weights(model) as maps:
+    model(x, src_key_padding_mask=padding)
+rows = maps["layers.0.self_attn"][1, :, 3:].sum(-1)
+torch.testing.assert_close(rows, torch.ones_like(rows))  # guard: rows_of_weights
 
 # --8<-- [start:padding_wrong]
 over_all = padded[..., 0].mean(-1)
@@ -163,6 +205,7 @@ refused(over_all, received)
 torch.testing.assert_close(over_all[0], received[0])
 assert not torch.allclose(over_all[1], received[1])
 # --8<-- [end:padding_wrong]
+torch.testing.assert_close(over_all[1] * L, received[1] * lengths[1])  # guard: divided_by_all_rows
 
 # --8<-- [start:dropout]
 model.train()
@@ -181,6 +224,8 @@ for seen in (before, after):
 left = after != 0
 torch.testing.assert_close(after[left], before[left] / (1 - 0.3))
 # --8<-- [end:dropout]
+torch.testing.assert_close(before.sum(-1), torch.ones_like(before.sum(-1)))  # guard: softmax_itself
+assert after.sum(-1).min() < 0.5 < 1.2 < after.sum(-1).max()  # guard: sums_after_dropout
 
 # --8<-- [start:dropout_wrong]
 total = after.sum(-1, keepdim=True)
@@ -190,6 +235,7 @@ torch.testing.assert_close(rows, torch.ones_like(rows))
 refused(scaled, before)
 assert not torch.allclose(scaled, before)
 # --8<-- [end:dropout_wrong]
+assert torch.equal(scaled == 0, after == 0)  # guard: dropped_stays_lost
 
 # --8<-- [start:sdpa]
 q, k, v = torch.randn(3, B, H, L, D, dtype=torch.float64)
@@ -216,6 +262,9 @@ cut = without_mask.tril()
 refused(cut, inside)
 assert not torch.allclose(cut @ v, heads)
 # --8<-- [end:sdpa_wrong]
+torch.testing.assert_close(F.scaled_dot_product_attention(q, k, identity), without_mask)  # guard: no_mask
+assert (cut.sum(-1)[..., :-1] < 0.999).all()  # guard: rows_below_one
+torch.testing.assert_close(cut / cut.sum(-1, keepdim=True), inside)  # guard: right_up_to_the_sum
 
 # --8<-- [start:decoder]
 layer = nn.TransformerDecoderLayer(E, H, 36, **options)
@@ -243,6 +292,9 @@ assert other_way.shape != most.shape
 own = maps["layers.1.self_attn"]
 refused(own.argmax(dim=-2), own.argmax(dim=-1))
 # --8<-- [end:decoder_wrong]
+for maps_of, found in ((cross, other_way), (own, own.argmax(dim=-2))):
+    greatest = maps_of.gather(-2, found[:, :, None])
+    assert (greatest >= maps_of).all()  # guard: greatest_of_each_column
 
 # --8<-- [start:removed]
 values = F.linear(x, mha.in_proj_weight, mha.in_proj_bias)[..., 2 * E :]
@@ -284,3 +336,9 @@ torch.testing.assert_close(
     uniform[:, 2], torch.full_like(uniform[:, 2], 1 / L)
 )
 # --8<-- [end:removed_wrong]
+silenced = out.clone()
+silenced[..., 2 * D : 3 * D] = mha.out_proj.bias[2 * D : 3 * D]
+torch.testing.assert_close(by_rows, silenced)  # guard: some_outputs_of_all_heads
+speaks = v[:, 2].mean(dim=1, keepdim=True) @ mha.out_proj.weight[:, 2 * D : 3 * D].T
+torch.testing.assert_close(by_query, expected + speaks)  # guard: mean_of_the_values
+assert speaks.abs().max() > 0.1  # guard: goes_on_speaking

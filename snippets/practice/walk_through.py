@@ -42,6 +42,9 @@ q_wrong = F.linear(x, w[0::3])
 refused(q_wrong, qkv[..., :E])
 assert not torch.allclose(q_wrong, qkv[..., :E])
 # --8<-- [end:packed_wrong]
+agree = [torch.allclose(q_wrong[..., j], qkv[..., j]) for j in range(E)]
+assert agree == [True, False, False, False]  # guard: first_column_alone
+torch.testing.assert_close(q_wrong[..., 2:], torch.stack([x @ w[6], x @ w[9]], dim=-1))  # guard: keys_and_values_mixed_in
 
 # --8<-- [start:split]
 # (B, L, 3H, D) -> (B, 3H, L, D) -> six of (B, L, D)
@@ -52,6 +55,7 @@ print(len(parts), tuple(q[0].shape))
 torch.testing.assert_close(k[1], x @ w[E + D : E + 2 * D].T)
 print(k[1][0])
 # --8<-- [end:split]
+assert [len(part) for part in (q, k, v)] == [H, H, H]  # guard: two_of_each
 
 # --8<-- [start:split_wrong]
 # (B, L, E), a view into qkv
@@ -66,6 +70,9 @@ advised = queries.reshape(B, H, L, D)
 refused(advised[:, 0], q[0])
 assert not torch.allclose(advised[:, 0], q[0])
 # --8<-- [end:split_wrong]
+# rows 0 to 3 of "head 0": token 0 of both heads, then token 1 of both
+neighbours = torch.stack([q[0][0, 0], q[1][0, 0], q[0][0, 1], q[1][0, 1]])
+torch.testing.assert_close(advised[0, 0, :4], neighbours)  # guard: neighbouring_tokens
 
 # --8<-- [start:weights]
 a = []
@@ -88,6 +95,13 @@ by_column = (scores / D**0.5).softmax(dim=-2)
 refused(by_column, weights[:, 0])
 assert not torch.allclose(by_column, weights[:, 0])
 # --8<-- [end:weights_wrong]
+# the right weights tell what the wrong ones are: a flatter power of them, and their columns over the columns' sums
+flatter = (weights[:, 0].log() * (D / E) ** 0.5).softmax(dim=-1)
+torch.testing.assert_close(by_width, flatter)  # guard: root_of_the_width
+odds = (scores / D**0.5).exp()
+torch.testing.assert_close(by_column, odds / odds.sum(dim=1, keepdim=True))  # guard: over_columns
+for wrong, axis in ((by_width, -1), (by_column, -2)):
+    torch.testing.assert_close(wrong.sum(dim=axis), torch.ones(B, L))  # guard: distributions_both
 
 # --8<-- [start:output]
 # H times (B, L, L) @ (B, L, D)
@@ -106,6 +120,8 @@ merged = stacked.view(B, L, E)
 refused(F.linear(merged, mha.out_proj.weight), out)
 assert not torch.allclose(merged, concat)
 # --8<-- [end:output_wrong]
+two_tokens = torch.cat([heads[0][0, 0], heads[0][0, 1]])
+torch.testing.assert_close(merged[0, 0], two_tokens)  # guard: two_tokens_in_a_row
 
 # --8<-- [start:merge]
 # (B, L, H, D): each token's heads together
@@ -133,6 +149,13 @@ refused(from_mean, out)
 assert not torch.allclose(from_mean, out)
 print(f"greatest difference {(from_mean - out).abs().max():.3f}")
 # --8<-- [end:mean_wrong]
+# the heads' weights exchanged: the same mean, another output
+exchanged = weights.flip(1)
+torch.testing.assert_close(exchanged.mean(dim=1), mean)  # guard: same_mean
+others = torch.cat([exchanged[:, i] @ v[i] for i in range(H)], dim=-1)
+assert not torch.allclose(others @ mha.out_proj.weight.T, out, atol=0.01)  # guard: another_output
+every_head_alike = torch.cat([mean @ values for values in v], dim=-1)
+torch.testing.assert_close(from_mean, every_head_alike @ mha.out_proj.weight.T)  # guard: mean_in_every_head
 
 # --8<-- [start:paper]
 # (E, D) each: the paper's matrices
@@ -159,6 +182,8 @@ rows = mha.out_proj.weight[D:]
 refused(heads[1] @ rows, heads[1] @ w_o)
 assert not torch.allclose(rows, w_o)
 # --8<-- [end:paper_wrong]
+assert torch.equal(columns[0], torch.stack([w[:E, 0], w[:E, 1]], dim=1))  # guard: columns_for_rows
+assert torch.equal(rows, torch.stack([mha.out_proj.weight[2], mha.out_proj.weight[3]]))  # guard: rows_for_columns
 
 # --8<-- [start:round_trip]
 packed = torch.cat([m.T for m in [*w_q, *w_k, *w_v]])
@@ -177,6 +202,8 @@ print(other.load_state_dict(state))
 refused(other(x, x, x)[0], out)
 assert not torch.allclose(state["in_proj_weight"], packed)
 # --8<-- [end:round_trip_wrong]
+# where head 1's query is looked for, head 0's key stands
+assert torch.equal(other.in_proj_weight[D : 2 * D], w_k[0].T)  # guard: key_for_query
 
 # --8<-- [start:order]
 # tokens in another order
@@ -199,3 +226,12 @@ print(tuple(split_badly(y).shape))
 refused(split_badly(y), split_badly(x)[:, order])
 assert not torch.allclose(split_badly(x), out)
 # --8<-- [end:order_wrong]
+# it trains all the same: its loss against the right layer falls
+w = w.clone().requires_grad_()
+losses = []
+for _ in range(40):
+    loss = (split_badly(x) - out.detach()).square().mean()
+    (slope,) = torch.autograd.grad(loss, w)
+    w = (w - slope).detach().requires_grad_()
+    losses.append(loss.item())
+assert losses[-1] < losses[0] / 2  # guard: it_trains
