@@ -5,14 +5,13 @@ import random
 import sys
 import warnings
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "snippets" / "recipes"))
 
+from kernels import fused_calls
 from option_grid import BOUNDS, OPTIONS, cells, compare, excluded, fast_path, index, inputs, layer, masks
 from paper_layout import paper_layout
 
@@ -61,14 +60,13 @@ def test_fast_path_is_known():
     drawn = random.Random(3).sample(grid(), 400) + [c for c in grid() if fast_path(c)]
     for cell in drawn:
         mha, given, options = layer(cell), inputs(cell), masks(cell)
-        need = {"need_weights": cell.need_weights != "no"}
+        options["need_weights"] = cell.need_weights != "no"
         with (
-            mock.patch.object(F, "multi_head_attention_forward", wraps=F.multi_head_attention_forward) as slow,
             torch.set_grad_enabled(cell.mode != "eval no_grad"),
             warnings.catch_warnings(action="ignore"),  # of masks of two types
         ):
-            mha(*given, **need, **options)
-        assert slow.called != fast_path(cell), cell
+            calls = fused_calls(functools.partial(mha, *given, **options))
+        assert calls.attention == fast_path(cell), cell
 
 
 def test_a_cell_is_its_index():
