@@ -65,8 +65,8 @@ for part in (right, wrong):
 off = [(a - b).abs().max().item() for a, b in zip(wrong.unbind(2), full.unbind(2)[-L:], strict=True)]
 show("cache_error", f"{max(off):.2f}")
 assert min(off) > 0.1  # guard: every_row_is_off
-own = attention(last, k, identity, is_causal=True)[..., -1, -1]
-assert not own.any()  # guard: not_even_its_own_key
+seen = attention(last, k, identity, is_causal=True)[0, 0] > 0  # (L, S), the last query's own key in the lower right corner
+assert torch.equal(seen, j <= i)  # guard: not_even_its_own_key
 
 # --8<-- [start:module]
 x = torch.randn(B, L, E, dtype=torch.float64)
@@ -88,7 +88,7 @@ print(f"rest   {weights[:, ~future].sum() / (B * L):.2f}")
 
 # the paths: 2 x 2 x 2 of them, and the fast path is one that was tried
 with torch.no_grad():
-    calls = fused_calls(lambda: mha(x, x, x, attn_mask=future, is_causal=True, need_weights=False))
+    calls = fused_calls(lambda: mha(x, x, x, attn_mask=future, is_causal=True))
 assert calls.attention == 1  # guard: the_fast_path_was_tried
 
 # --8<-- [start:planted]
@@ -105,6 +105,23 @@ layers = {
         lambda x: attend(x, future if mha.training else None),
 }
 # --8<-- [end:planted]
+
+mha.eval()
+
+
+def reach(f):
+    """(L, L) bool: does output i depend on input j? Its own it does, by its query."""
+    slopes = torch.autograd.functional.jacobian(f, x)  # (B, L, E, B, L, E)
+    return slopes.abs().amax((0, 2, 3, 5)) > 0
+
+
+everything = torch.ones(L, L, dtype=torch.bool)
+planted = {
+    "correct": ~future, "dropped": everything, "one too far": everything.tril(1), "off in eval": everything,
+    "inverted": (future | torch.eye(L, dtype=torch.bool)) & future.any(-1)[:, None],  # the last row sees nothing
+}
+for name, expected in planted.items():
+    assert torch.equal(reach(layers[name]), expected)  # guard: wrong_as_said
 
 # --8<-- [start:caught]
 for name, layer in layers.items():
@@ -169,12 +186,9 @@ def decode(x, corner):
 # --8<-- [end:decode]
 
 
-too_little, enough = (torch.ones(2, L, dtype=torch.bool).tril(corner) for corner in (0, L - 2))
-assert (too_little <= enough).all()  # guard: sees_nothing_else
-assert too_little.sum() < enough.sum()  # guard: sees_too_little
-
 # --8<-- [start:cache_leak]
-for name, corner in (("lower right", L - 2), ("upper left", 0)):
+aligned = {"lower right": L - 2, "upper left": 0}
+for name, corner in aligned.items():
     leak = leaks_future(lambda x, c=corner: decode(x, c), x)
     same = same_function(
         lambda x, c=corner: decode(x, c), whole, [(x,)])
@@ -182,6 +196,13 @@ for name, corner in (("lower right", L - 2), ("upper left", 0)):
     assert not leak  # neither: the upper left one sees too little
     assert bool(same) == (name == "lower right")
 # --8<-- [end:cache_leak]
+enough, too_little = (reach(lambda x, c=corner: decode(x, c)) for corner in aligned.values())
+assert torch.equal(enough, reach(whole))  # guard: sees_enough
+shown = upper_left[:2, :L]
+own = torch.eye(L, dtype=torch.bool)[-2:] & (shown.sum(-1, keepdim=True) > 1)  # where there is one key, the query does not matter
+assert torch.equal(too_little[-2:], shown | own)  # guard: sees_what_the_upper_left_shows
+assert (too_little <= enough).all()  # guard: sees_nothing_else
+assert too_little.sum() < enough.sum()  # guard: sees_too_little
 
 # --8<-- [start:question]
 # the newest token alone, S keys in the cache

@@ -110,6 +110,7 @@ for need_weights in (True, False):
         torch.testing.assert_close(output, masked if slow else by_mask)
 # --8<-- [end:false_hint]
 assert not torch.allclose(by_mask, masked)  # guard: mask_and_hint_differ
+assert not torch.allclose(by_mask, unmasked)  # guard: the_mask_hides_something
 
 # --8<-- [start:lower_right]
 # 3 queries, 5 keys: True hides, aligned to the lower right
@@ -160,5 +161,6 @@ with sdpa_kernel(SDPBackend.MATH):
     else:
         raise AssertionError("both were taken")
 # --8<-- [end:both_given]
+assert keep.tril().any(-1).all()  # guard: every_row_sees_a_key
 assert not torch.allclose(output, sdpa(*qkv, is_causal=True))  # guard: not_the_causal_mask_alone
 torch.testing.assert_close(sdpa(*qkv, keep, is_causal=True), output)  # guard: fused_unless_told_otherwise
