@@ -94,8 +94,8 @@ columns = ["∇ " * (what == "gradients") + mode.replace("eval ", "") for mode, 
 for dtype, (of_values, of_gradients) in BOUNDS.items():
     found = [entry for row in folded[dtype] for entry in row]
     assert max(found) < math.log10(max(of_values, of_gradients))  # guard: below_the_bounds
-    show(f"lowest_{dtype}", f"−{-math.floor(min(found))}")
-    show(f"highest_{dtype}", f"−{-math.ceil(max(found))}")
+    show(f"rounding_lowest_{dtype}", f"−{-math.floor(min(found))}")
+    show(f"rounding_highest_{dtype}", f"−{-math.ceil(max(found))}")
 figure(
     "errors",
     "matrix",

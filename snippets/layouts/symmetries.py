@@ -244,6 +244,7 @@ gain = torch.arange(1, D + 1).double()
 one = torch.ones(D, dtype=torch.float64)
 torch.testing.assert_close(scored(start | between(Q), one), scored(start, one))  # guard: rotations_without_a_learned_scale
 assert not torch.allclose(scored(start | between(Q), gain), scored(start, gain))  # guard: not_with_one
+assert nn.RMSNorm(D).weight.requires_grad  # guard: rms_norm_has_one
 
 # rows of q and k reordered within each head, as conversions of LLaMA do: halves of pairs in place of pairs
 halves = torch.eye(D, dtype=torch.float64)[torch.arange(D).view(2, -1).T.flatten()].expand(H, D, D)
