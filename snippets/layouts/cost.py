@@ -100,10 +100,10 @@ for heads in (2, 3, 6, 12):
         assert multiply_adds(way, other, x) == found[way]
     print(f"H {heads:2}  operations {calls[heads]}")
 # --8<-- [end:heads]
-of_way = dict(zip(WAYS, zip(*calls.values(), strict=True), strict=True))
-grows = of_way[loop]
+calls_of = dict(zip(WAYS, zip(*calls.values(), strict=True), strict=True))
+grows = calls_of[loop]
 assert sorted(set(grows)) == list(grows)  # guard: the_loop_needs_more
-assert {way for way in WAYS if len(set(of_way[way])) > 1} == {loop, fast_path}  # guard: the_others_do_not
+assert {way for way in WAYS if len(set(calls_of[way])) > 1} == {loop, fast_path}  # guard: the_others_do_not
 with torch.no_grad():
     taken = {heads: fused_calls(lambda n=heads: fast_path(layer(n), x.detach())).attention for heads in calls}
 assert taken == {2: 1, 3: 0, 6: 1, 12: 1}  # guard: an_odd_h_switches_it_off
@@ -188,28 +188,46 @@ assert all((share < 1 / 2) == (length < 2 * 512) for length, share in shares.ite
 # The times: measured once by tests/bench_layouts.py, on the machine that the file names.
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 data = json.loads(Path(__file__).with_name("cost.json").read_text(encoding="utf-8"))
 for name, value in data["machine"].items():
     show(name, value)
+
+
+class Quartiles(NamedTuple):
+    low: float
+    median: float
+    high: float
+
+
+def of_way(ways, way, what="ratio"):
+    """Of one way at one size: the time over that of with_weights in the same round, or the milliseconds."""
+    return Quartiles(*ways[way][what])
+
+
+def median(ways, way):
+    return of_way(ways, way).median
+
+
 NAMES = {"forward": "", "forward_backward": "_backward"}
 for kind, suffix in NAMES.items():
     ways = data["reference"][kind]
-    low, median, high = (torch.tensor([own["ms"][i] for own in ways.values()]) for i in range(3))
+    times = Quartiles(*torch.tensor([of_way(ways, way, "ms") for way in ways]).unbind(1))
     figure(
         f"ways{suffix}",
         "bars",
-        {"median": median, "low": low, "high": high},
+        {"median": times.median, "low": times.low, "high": times.high},
         {"categories": list(ways), "low": "low", "high": "high"},
     )
-    for way, own in ways.items():
-        show(f"{way}{suffix}", f"{own['ratio'][1]:.2f}")
+    for way in ways:
+        show(f"{way}{suffix}", f"{median(ways, way):.2f}")
     for part, letter in (("heads", "H"), ("lengths", "L")):
         rows, curves, band = data[part][kind], {}, {}
         for way in rows[0]:
             if way != "with_weights":  # what the others are divided by
-                ratios = torch.tensor([row[way]["ratio"] for row in rows])  # (sizes, 3)
-                curves |= {way: ratios[:, 1], f"{way}_low": ratios[:, 0], f"{way}_high": ratios[:, 2]}
+                low, middle, high = torch.tensor([of_way(row, way) for row in rows]).unbind(1)
+                curves |= {way: middle, f"{way}_low": low, f"{way}_high": high}
                 band[way] = [f"{way}_low", f"{way}_high"]
         figure(
             f"{part}{suffix}",
@@ -221,39 +239,39 @@ for name, value in data["reference"]["sizes"].items():
     show(f"reference_{name}", value)
 show("lengths_B", data["lengths"]["sizes"]["B"])
 forward, heads, long = data["reference"]["forward"], data["heads"]["forward"], data["lengths"]["forward"]
-show("most_heads", data["heads"]["H"][-1])
-show("loop_most_heads", f"{heads[-1]['loop']['ratio'][1]:.1f}")
-show("shortest", data["lengths"]["L"][0])
-show("loop_shortest", f"{long[0]['loop']['ratio'][1]:.1f}")
-show("loop_shortest_backward", f"{data['lengths']['forward_backward'][0]['loop']['ratio'][1]:.1f}")
-show("longest", data["lengths"]["L"][-1])
-show("sdpa_longest", f"{long[-1]['sdpa']['ratio'][1]:.2f}")
-show("loop_low", f"{forward['loop']['ratio'][0]:.2f}")
-show("loop_high", f"{forward['loop']['ratio'][2]:.2f}")
-# what the sentences say of the times
 back = {name: data[name]["forward_backward"] for name in ("reference", "heads", "lengths")}
-everything = [data["reference"]["forward"], *heads, *long, back["reference"], *back["heads"], *back["lengths"]]
+show("most_heads", max(data["heads"]["H"]))
+show("loop_most_heads", f"{median(heads[-1], 'loop'):.1f}")
+show("shortest", min(data["lengths"]["L"]))
+show("loop_shortest", f"{median(long[0], 'loop'):.1f}")
+show("loop_shortest_backward", f"{median(back['lengths'][0], 'loop'):.1f}")
+show("longest", max(data["lengths"]["L"]))
+show("sdpa_longest", f"{median(long[-1], 'sdpa'):.2f}")
+show("loop_low", f"{of_way(forward, 'loop').low:.2f}")
+show("loop_high", f"{of_way(forward, 'loop').high:.2f}")
+# what the sentences say of the times
+for part, letter in (("heads", "H"), ("lengths", "L")):
+    assert data[part][letter] == sorted(data[part][letter])  # guard: sizes_in_order
+    assert all(len(data[part][kind]) == len(data[part][letter]) for kind in NAMES)  # guard: a_row_for_each_size
+everything = [forward, *heads, *long, back["reference"], *back["heads"], *back["lengths"]]
 for ways in everything:
-    for own in ways.values():
-        assert own["ms"] == sorted(own["ms"])  # guard: quartiles_of_the_times
-        assert own["ratio"] == sorted(own["ratio"])  # guard: quartiles_of_the_ratios
-        close = own["ms"][1] / ways["with_weights"]["ms"][1] / own["ratio"][1]
+    for way in ways:
+        for what in ("ms", "ratio"):
+            assert ways[way][what] == sorted(ways[way][what])  # guard: quartiles_in_order
+            assert min(ways[way][what]) <= of_way(ways, way, what).median <= max(ways[way][what])  # guard: median_between
+        close = of_way(ways, way, "ms").median / of_way(ways, "with_weights", "ms").median / median(ways, way)
         assert 0.9 < close < 1.1  # guard: ratios_are_of_the_times
-
-
-def median(ways, way):
-    return ways[way]["ratio"][1]
-
-
 for ways in (forward, back["reference"]):
-    assert max(ways, key=lambda way: ways[way]["ms"][1]) == "loop"  # guard: the_loop_takes_longest
-    one, three = ways["packed"]["ratio"], ways["per_matrix"]["ratio"]
-    assert max(one[0], three[0]) < min(one[2], three[2])  # guard: three_products_or_one
+    times = {way: of_way(ways, way, "ms").median for way in ways}
+    assert max(times, key=times.get) == "loop"  # guard: the_loop_takes_longest
+    one, three = of_way(ways, "packed"), of_way(ways, "per_matrix")
+    assert max(one.low, three.low) < min(one.high, three.high)  # guard: three_products_or_one
     assert 1 < median(ways, "loop") < 4  # guard: the_aim
-    assert ways["loop"]["ratio"][0] > max(one[2], three[2])  # guard: the_loop_costs_time
-at_once = [forward[way]["ms"][1] for way in ("per_matrix", "packed", "with_weights")]
+    assert of_way(ways, "loop").low > max(one.high, three.high)  # guard: the_loop_costs_time
+times = {way: of_way(forward, way, "ms").median for way in forward}
+at_once = [times[way] for way in ("per_matrix", "packed", "with_weights")]
 assert max(at_once) < 1.1 * min(at_once)  # guard: close_together
-assert max(forward[way]["ms"][1] for way in ("sdpa", "fast_path")) < min(at_once)  # guard: least_time
+assert max(times["sdpa"], times["fast_path"]) < min(at_once)  # guard: least_time
 for rows in (heads, back["heads"]):
     assert median(rows[-1], "loop") > 1.5 * median(rows[0], "loop")  # guard: more_heads_more_time
     assert median(rows[-1], "loop") > 1.5  # guard: well_above_1
