@@ -1,4 +1,4 @@
-# One command shows the site, one passes the tests. PORT, PYTHON, SITE_URL, REPO_URL and CHROMIUM come from the environment.
+# One command shows the site, one passes the tests. PORT, PYTHON, SITE_URL, REPO_URL, CHROMIUM and FIREFOX come from the environment.
 PORT ?= 8000
 PYTHON ?= python3
 export NO_MKDOCS_2_WARNING = 1

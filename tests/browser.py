@@ -22,6 +22,8 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+LANGUAGES = ("ja", "en")
+ROOT = Path(__file__).parents[1]
 ABSENT = "no Chromium: `apt-get install chromium`, or `.venv/bin/playwright install chromium`, or name one in CHROMIUM"
 PACKED = ("text/", "application/javascript", "application/json", "image/svg+xml", "application/xml")
 
@@ -135,3 +137,63 @@ def visit(page, address):
     page.goto(address, wait_until="load", timeout=60_000)
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(300)
+
+
+def addresses():
+    """Every page's address below the site, from the sources: nothing is built to collect tests."""
+    found = ["", "404.html"]
+    for language in LANGUAGES:
+        folder = ROOT / "docs" / language
+        for source in sorted(folder.rglob("*.md")):
+            name = source.relative_to(folder).with_suffix("").as_posix()
+            found.append(f"{language}/" if name == "index" else f"{language}/{name.removesuffix('/index')}/")
+    return found
+
+
+WATCH = """
+window.violations = [];
+window.shift = 0;
+addEventListener("securitypolicyviolation", (e) => violations.push(`${e.violatedDirective}: ${e.blockedURI} ${e.sample}`));
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) shift += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+class Reader:
+    """A browser window that notes everything that goes wrong in it."""
+
+    def __init__(self, chromium, base, **options):
+        self.context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **options})
+        self.page = self.context.new_page()
+        self.base = base
+        self.faults = []
+        if options.get("java_script_enabled", True):
+            self.page.add_init_script(WATCH)
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("request", self._request)
+        self.page.on("response", self._response)
+
+    def _console(self, message):
+        if message.type in ("error", "warning"):
+            self.faults.append(f"console: {message.text} {message.location.get('url', '')}")
+
+    def _request(self, request):
+        host = urlsplit(request.url)
+        if host.scheme not in ("data", "blob") and not request.url.startswith(self.base + "/"):
+            self.faults.append(f"a request to another host: {request.url}")
+
+    def _response(self, response):
+        if response.status >= 400:
+            self.faults.append(f"{response.status} for {response.url}")
+
+    def open(self, address):
+        self.page.goto(f"{self.base}/{address}")
+        return self.page
+
+    def noticed(self):
+        """What has gone wrong since it was last asked."""
+        faults = self.faults + [f"policy: {told}" for told in self.page.evaluate("window.violations ?? []")]
+        self.faults = []
+        return faults

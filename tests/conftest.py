@@ -54,3 +54,18 @@ def server(site):
     """The built site as a host serves it, counting what it sends."""
     with browser.served(site) as served:
         yield served
+
+
+@pytest.fixture
+def reader(chromium, server):
+    """A function that opens a window of its own: reader(width=…, java_script_enabled=False, locale="ja")."""
+    opened = []
+
+    def open_window(width=1280, **options):
+        window = browser.Reader(chromium, server.base, **{"viewport": {"width": width, "height": 900}, **options})
+        opened.append(window)
+        return window
+
+    yield open_window
+    for window in opened:
+        window.context.close()

@@ -15,90 +15,15 @@ import shared_site
 from axe_playwright_python.sync_playwright import Axe
 
 ROOT = Path(__file__).parents[1]
-LANGUAGES = ("ja", "en")
+LANGUAGES = browser.LANGUAGES
 RULES = ["wcag2a", "wcag2aa", "best-practice"]
 FIRST_VISIT = 100_000
 HEAVIER = {"weights/text-classification/": 125_000}  # every head of a trained model, and the whole of its training
 NEXT_PAGE = 36_000  # a page's own HTML: about 9 kB of it are the glyphs of its formulas
 
 
-def addresses():
-    """Every page's address below the site, from the sources: nothing is built to collect tests."""
-    found = ["", "404.html"]
-    for language in LANGUAGES:
-        folder = ROOT / "docs" / language
-        for source in sorted(folder.rglob("*.md")):
-            name = source.relative_to(folder).with_suffix("").as_posix()
-            found.append(f"{language}/" if name == "index" else f"{language}/{name.removesuffix('/index')}/")
-    return found
-
-
-PAGES = addresses()
+PAGES = browser.addresses()
 LESSONS = [page for page in PAGES if page.count("/") > 2 and "/reference/" not in page and "/practice/" not in page]
-
-
-WATCH = """
-window.violations = [];
-window.shift = 0;
-addEventListener("securitypolicyviolation", (e) => violations.push(`${e.violatedDirective}: ${e.blockedURI} ${e.sample}`));
-new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) shift += entry.value;
-}).observe({ type: "layout-shift", buffered: true });
-"""
-
-
-class Reader:
-    """A browser window that notes everything that goes wrong in it."""
-
-    def __init__(self, chromium, base, **options):
-        self.context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **options})
-        self.page = self.context.new_page()
-        self.base = base
-        self.faults = []
-        if options.get("java_script_enabled", True):
-            self.page.add_init_script(WATCH)
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
-        self.page.on("request", self._request)
-        self.page.on("response", self._response)
-
-    def _console(self, message):
-        if message.type in ("error", "warning"):
-            self.faults.append(f"console: {message.text} {message.location.get('url', '')}")
-
-    def _request(self, request):
-        host = urlsplit(request.url)
-        if host.scheme not in ("data", "blob") and not request.url.startswith(self.base + "/"):
-            self.faults.append(f"a request to another host: {request.url}")
-
-    def _response(self, response):
-        if response.status >= 400:
-            self.faults.append(f"{response.status} for {response.url}")
-
-    def open(self, address):
-        self.page.goto(f"{self.base}/{address}")
-        return self.page
-
-    def noticed(self):
-        """What has gone wrong since it was last asked."""
-        faults = self.faults + [f"policy: {told}" for told in self.page.evaluate("window.violations ?? []")]
-        self.faults = []
-        return faults
-
-
-@pytest.fixture
-def reader(chromium, server):
-    """A function that opens a window of its own: reader(width=…, java_script_enabled=False, locale="ja")."""
-    opened = []
-
-    def open_window(width=1280, **options):
-        window = Reader(chromium, server.base, viewport={"width": width, "height": 900}, **options)
-        opened.append(window)
-        return window
-
-    yield open_window
-    for window in opened:
-        window.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +35,7 @@ def windows():
 def window(chromium, server, windows):
     """The one window that goes through all pages; a new one after a page that broke it."""
     if not windows:
-        windows.append(Reader(chromium, server.base, reduced_motion="reduce", locale="en"))
+        windows.append(browser.Reader(chromium, server.base, reduced_motion="reduce", locale="en"))
     window = windows.pop()
     window.faults = []
     yield window
@@ -172,7 +97,7 @@ def test_every_page_wide_and_narrow_light_and_dark(window, address):
     if address == "404.html":
         assert page.title()
     faults = window.noticed()
-    for width in (360, 1280):
+    for width in (320, 360, 768, 1024, 1280):  # 320: a window of 1280 at 400 %
         page.set_viewport_size({"width": width, "height": 900})
         faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
     page.evaluate(AXE)
@@ -201,7 +126,7 @@ def test_a_page_is_whole_without_javascript(reader, language):
         box = formulas.nth(index).bounding_box()
         assert box["width"] > 3
         assert box["height"] > 3
-    for kind in ("figure .figure__svg", ".math--display", ".highlight pre code .n", "p.claims", "h2"):
+    for kind in ("figure .figure__svg", ".math--display", ".highlight pre code span", "p.claims", "h2"):
         assert page.locator(kind).first.is_visible(), kind
     printed = page.locator(".highlight code:not(:has(> span))")
     assert printed.first.is_visible()

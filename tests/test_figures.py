@@ -467,7 +467,7 @@ def scheme(selector):
 
 LIGHT = scheme(":root")
 DARK = {**LIGHT, **scheme('[data-md-color-scheme="slate"]')}
-PAPERS = {"light": ((255, 255, 255), LIGHT), "dark": ((30, 33, 41), DARK)}  # Material's own backgrounds
+PAPERS = {"light": (LIGHT["paper"], LIGHT), "dark": (DARK["paper"], DARK)}
 
 
 def over(paper, colour, share):
@@ -496,6 +496,24 @@ def test_text_can_be_read_in_both_schemes(name):
         assert contrast(over(paper, colours["x"], share), colours["soft"]) >= 4.5
     for series in "12345":
         assert contrast(paper, colours[series]) >= 3
+
+
+def test_the_paper_is_the_page():
+    """Figures have no ground of their own: they are read on the page's colour, white or the one of the dark scheme."""
+    (dark,) = re.findall(r"--md-default-bg-color: #(\w+);", CSS.with_name("site.css").read_text(encoding="utf-8"))
+    assert [paper for paper, _ in PAPERS.values()] == [(255, 255, 255), tuple(bytes.fromhex(dark))]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_what_marks_nan_can_be_seen(name):
+    paper, colours = PAPERS[name]
+    css = CSS.read_text(encoding="utf-8")
+    maps = tree(draw(kept("attention", {"w": [[0.5, 0.5], [math.nan] * 2]}, masked=True)))
+    marks = [path for svg in maps.iter(f"{SVG}svg") for path in svg.iter(f"{SVG}path") if "fill-opacity" not in path.attrib]
+    assert len(marks) == 2, "the cells' and the legend's"
+    for mark in marks:
+        stroke = re.search(rf"\.figure__svg (?:path)?\.{mark.get('class')} {{ stroke: var\(--figure-(\w+)\)", css)[1]
+        assert contrast(paper, colours[stroke]) >= 3, stroke
 
 
 @pytest.mark.parametrize("name", PAPERS)

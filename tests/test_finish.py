@@ -128,6 +128,28 @@ def test_the_tables_of_our_markdown_have_only_known_styles():
 # Explorers
 
 
+def test_a_heading_is_named_by_its_text_alone():
+    html = '<h2 id="a">A <code>b</code><a class="headerlink" href="#a" title="Link">#</a></h2><h3 id="c">C</h3>'
+    name, link = '<span id="a-name">A <code>b</code></span>', '<a class="headerlink" href="#a" title="Link" aria-label="Link">#</a>'
+    assert finish.with_names(html) == f'<h2 id="a" aria-labelledby="a-name">{name}{link}</h2><h3 id="c">C</h3>'
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("<p>誤差2.2e-15（許容1e-07）</p>", ["2.2e-15", "1e-07"]),
+        ("<td>2026-11-25</td>", ["2026-11-25"]),
+        ("<p>about 1e10, 2.5 and seed 7</p>", ["1e10"]),
+        ("<pre>1e-07</pre><svg><text>1e-07</text></svg><i title='1e-07'></i>", []),
+    ],
+)
+def test_numbers_that_would_break_are_kept_whole(text, whole):
+    html = f"<title>1e-07</title><article>{text}</article>"
+    kept = finish.with_whole_numbers(html)
+    assert re.findall(r'<span class="whole">(.*?)</span>', kept) == whole
+    assert re.sub(r'<span class="whole">(.*?)</span>', r"\1", kept) == html
+
+
 def test_explorers_are_block_level_and_hold_markdown(house):
     source = "Before\n\n<rosetta-map markdown>\n\n**All** of it\n\n- one\n- two\n\n</rosetta-map>\n\nAfter"
     plain = markdown.markdown(source, extensions=["md_in_html"])

@@ -84,7 +84,7 @@ def opened(chromium):
 
 def drawn(page):
     """The weights that stand beside the keys, and the tokens to their left."""
-    numbers = page.locator(".head-picture > text.head-end.e-small").all_text_contents()[1:]
+    numbers = page.locator(".head-picture text.head-end.e-small").all_text_contents()[1:]
     return [float(text) for text in numbers], page.locator(".head-query text").all_text_contents()
 
 

@@ -25,6 +25,13 @@ def test_rules_of_classes_that_no_page_has_are_left_out(css, left):
     assert lean.needed(css, {"a", "b", "a:b"}) == left
 
 
+def test_code_is_coloured_only_where_colours_differ():
+    block = '<pre><code><span class="n">x</span> <span class="o">=</span> <span class="mi">1</span></code></pre>'
+    assert lean.plainer(block) == '<pre><code>x = <span class="mi">1</span></code></pre>'
+    names = '<pre><span></span><code><span class="n">x</span></code></pre>'
+    assert lean.plainer(names) == names, "code without any span would look like what code printed"
+
+
 def test_custom_properties_that_nothing_reads_are_left_out():
     css = ":root{--box:url('data:;{x}');--ink:red;color:var(--ink)}@media print{:root{--box:0}p{--ink:0}}"
     assert lean.without_unread(css, {"--ink"}) == ":root{--ink:red;color:var(--ink)}@media print{p{--ink:0}}"

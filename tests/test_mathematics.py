@@ -164,6 +164,13 @@ def test_formula_keeps_its_punctuation():
     assert re.search(r"</span>、</span>また <span class=\"math\"", page)
 
 
+def test_a_formula_brings_the_gaps_that_the_browser_cannot_make():
+    """Between Japanese and a formula, as between Japanese and Latin letters; none at punctuation, space, or an edge."""
+    page = typeset("$a$は語$b$、語 $c$ 語（$d$）[語](x.md)$e$[語](y.md)\n\n語\n\n$f$")
+    gaps = {tex: kind.split()[1:] for kind, tex in re.findall(r'<span class="(math[ be]*)" data-tex="(.)"', page)}
+    assert gaps == {"a": ["e"], "b": ["b"], "c": [], "d": [], "e": ["b", "e"], "f": []}
+
+
 def test_only_what_may_scroll_is_a_stop_of_the_tab_key():
     page = typeset("$$x$$\n\n$$" + " + ".join("abcdefghijklmno") + "$$")
     short, long = re.findall(r'<div class="math math--display"[^>]*>', page)

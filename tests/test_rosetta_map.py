@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-MODULE = Path(__file__).parents[1] / "docs" / "shared" / "explorers" / "rosetta-map.js"
+EXPLORERS = Path(__file__).parents[1] / "docs" / "shared" / "explorers"
 HOST = "http://rosetta.test"
 PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><title>rosetta</title>
 <rosetta-map><figure class="figure"><figcaption>map</figcaption><div class="figure__panels">
@@ -39,8 +39,8 @@ def opened(chromium):
 
     def serve(route):
         address = route.request.url.removeprefix(HOST)
-        if address == "/rosetta-map.js":
-            route.fulfill(body=MODULE.read_text("utf-8"), content_type="text/javascript")
+        if address.endswith(".js"):
+            route.fulfill(body=(EXPLORERS / address[1:]).read_text("utf-8"), content_type="text/javascript")
         else:
             route.fulfill(body=pages(address[1:3]), content_type="text/html; charset=utf-8")
 
@@ -158,6 +158,7 @@ def test_an_invalid_pair_is_told_why(opened, language):
     for embed_dim, num_heads, why, name in REFUSED:
         page.fill("[name=embed_dim]", embed_dim)
         page.fill("[name=num_heads]", num_heads)
+        page.locator("[name=num_heads]").blur()  # who leaves a field wants to know
         said = page.inner_text(".rosetta-fault")
         assert name in said, (embed_dim, num_heads)
         assert WHY[language][why] in said, (embed_dim, num_heads)
@@ -197,6 +198,7 @@ def test_head_and_row_stay_inside(opened, language):
     for field, value, says in (("head", "4", "0"), ("row", "72", "71"), ("row", "-1", "71"), ("head", "x", "x")):
         usual = page.input_value(f"[name={field}]")
         page.fill(f"[name={field}]", value)
+        page.locator(f"[name={field}]").blur()
         assert says in page.inner_text(".rosetta-fault")
         assert page.locator(f"[name={field}][aria-invalid=true]").count() == 1
         page.fill(f"[name={field}]", usual)

@@ -302,7 +302,7 @@ def spaced(marks, size, extent, least):
 
 SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # Opacity from which a cell is too strong for light text in the dark scheme, and for dark text in the light one.
-DARK_TURNS, LIGHT_TURNS = 0.44, 0.68
+DARK_TURNS, LIGHT_TURNS = 0.48, 0.68
 MOST_NUMBERS = 256
 
 
@@ -329,7 +329,7 @@ def attention(tensors, labels, texts):
     legend.width, legend.height = x + 142, 34
     if any(math.isnan(v) for v in flat(maps)):
         legend.rect(legend.width + 22, 3, 12, 12, "b")
-        legend.path(f"M{trim(legend.width + 22)} 15l12 -12", "g")
+        legend.path(f"M{trim(legend.width + 22)} 15l12 -12", "e")
         legend.text(legend.width + 40, 13, "NaN", "a", SMALL)
         legend.width += 72
     return [*panels, legend]
@@ -425,7 +425,7 @@ def one_map(weights, queries, keys, head, texts, top_value, values):
     panel.add("</g>")
     panel.rect(left, top, columns * cell, rows * cell, "b")
     if crossed:
-        panel.path("".join(crossed), "g")
+        panel.path("".join(crossed), "e")
     for turn, cells in numbers.items():
         if cells:
             panel.add(f'<g class="{f"n z m {turn}".strip()}">' + "".join(cells) + "</g>")

@@ -91,6 +91,29 @@ def with_classes(html):
     return STYLED.sub(rewrite, html) if "style=" in html else html
 
 
+# What a screen reader hears, and where a line may break
+
+
+HEADING = re.compile(r'<h([1-6]) id="([^"]*)">(.*?)(<a class="headerlink" href="[^"]*" title=("[^"]*"))>#</a></h\1>', re.S)
+UNBROKEN = re.compile(r"<(pre|script|svg|math|title|textarea)\b.*?</\1\s*>|<[^>]*>", re.S)
+NUMBER = re.compile(r"\d[\d.]*e[-−+]?\d+|\d{4}-\d\d-\d\d")
+
+
+def with_names(html):
+    """Headings are called by their text alone; the link to a section, which stands in its heading, has a name of its own."""
+    named = r'<h\1 id="\2" aria-labelledby="\2-name"><span id="\2-name">\3</span>\4 aria-label=\5>#</a></h\1>'
+    return HEADING.sub(named, html)
+
+
+def with_whole_numbers(html):
+    """Numbers with a minus sign or a hyphen in them, 2e-05 or a date, are kept on one line."""
+    start, parts = html.find("<article"), []
+    for found in UNBROKEN.finditer(html, start):
+        parts += [NUMBER.sub(r'<span class="whole">\g<0></span>', html[start : found.start()]), found[0]]
+        start = found.end()
+    return html[: html.find("<article")] + "".join(parts) + html[start:] if parts else html
+
+
 # Explorers
 
 
@@ -128,7 +151,7 @@ def on_config(config, **_):
 @event_priority(-100)  # after everything that still writes into the page
 def on_post_page(output, page, **_):
     output = with_explorers(output, lambda name: get_relative_url(f"explorers/{name}.js", page.url))
-    output = with_classes(output)
+    output = with_whole_numbers(with_names(with_classes(output)))
     return output if project.state.serving else with_policy(output)
 
 

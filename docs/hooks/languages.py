@@ -27,6 +27,7 @@ LOCAL = {
         "permalink": "この節へのリンク",
         "default": "暗い配色にする",
         "slate": "明るい配色にする",
+        "copyright": "文章はCC BY 4.0、コードはMIT",
         "description": "論文のマルチヘッド注意とPyTorchのnn.MultiheadAttentionは同じ関数です。"
         "重みの並べ方の対応を、ビルドのたびに実行して確かめます。",
     },
@@ -35,6 +36,7 @@ LOCAL = {
         "permalink": "Link to this section",
         "default": "Switch to dark",
         "slate": "Switch to light",
+        "copyright": "Text: CC BY 4.0, code: MIT",
         "description": "The paper's multi-head attention and PyTorch's nn.MultiheadAttention are one function "
         "with its weights laid out differently. Every build runs the proof.",
     },
@@ -62,7 +64,8 @@ def on_config(config):
     config.site_dir = str(building / project.LANG)
     config.site_url = f"{config.site_url.rstrip('/')}/{project.LANG}/"
     config.site_name = LOCAL[project.LANG]["name"]
-    config.site_description = LOCAL[project.LANG]["description"]
+    config.site_description = LOCAL[project.LANG]["description"]  # a page's own stands in its front matter
+    config.copyright = LOCAL[project.LANG]["copyright"]
     config.theme["language"] = project.LANG
     config.mdx_configs["toc"] = {
         **config.mdx_configs.get("toc", {}),

@@ -13,6 +13,10 @@ SELECTED = re.compile(r"\.((?:[\w-]|\\.)+)")
 CONDITIONAL = re.compile(r":[\w-]+\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)|\[[^\]]*\]")
 EXPLORERS_CSS = re.compile(r'\s*<link rel="stylesheet" href="[^"]*stylesheets/explorers\.css">')
 
+# Names, operators, punctuation and space are set in the code's own colour: half of a page's elements say nothing else.
+BLOCK = re.compile(r"<pre\b.*?</pre>", re.S)
+PLAIN = re.compile(r'<span class="[nopw]">([^<]*)</span>')
+
 
 def cut(text, mark):
     """Split CSS at a mark that stands outside of strings, brackets and blocks."""
@@ -73,6 +77,12 @@ def without_unread(css, read):
     return "".join(kept)
 
 
+def plainer(block):
+    """A block of code without spans that colour nothing; the last one stays, by which style sheets know code from output."""
+    bare = PLAIN.sub(r"\1", block)
+    return bare if '<span class="' in bare else block
+
+
 @event_priority(-50)  # the boxes and the claims stand
 def on_page_content(html, page, **_):
     """Whole recipe files (their sections are shown), links to notebooks, claims and numbers in figures are not searched.
@@ -85,7 +95,8 @@ def on_page_content(html, page, **_):
 
 
 def on_post_page(output, **_):
-    """The explorers' style sheet goes only where one of them stands."""
+    """Code is coloured where colours differ; the explorers' style sheet goes only where one of them stands."""
+    output = BLOCK.sub(lambda block: plainer(block[0]), output)
     if any(f"<{name}" in output for name in finish.explorers()):
         return output
     return EXPLORERS_CSS.sub("", output)

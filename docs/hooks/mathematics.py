@@ -110,12 +110,19 @@ white-space:nowrap;user-select:none;-webkit-user-select:none}
 .math--display>svg{display:block;margin:0 auto;max-width:none}
 td .math>svg,th .math>svg{max-width:none}
 .math-run{white-space:nowrap}
+.math.b{margin-left:.15em}
+.math.e{margin-right:.15em}
 .math-glyphs{display:none}
+@media print{.math use,.math-glyphs path{stroke:none}}
 """
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*(\\\(|\\\[)([^<]*)\\[)\]]\s*</\1>')
 # A browser would break the line between a picture and its comma.
 RUN = re.compile(r'([(（「『]*)(<span class="arithmatex">\\\([^<]*</span>)([,.;:!?)、。，．：；！？）」』]*)')
+# Between Japanese and Latin letters the browser makes a gap by itself; a picture of a formula has to bring its own.
+JAPANESE = "[ぁ-ゖァ-ヺー々〆一-鿿]"
+INLINE = r"(?:</?(?:a|em|strong|span)\b[^<>]*>)*"
+AFTER_JAPANESE, BEFORE_JAPANESE = re.compile(JAPANESE + INLINE + "$"), re.compile(INLINE + JAPANESE)
 LEFTOVER = re.compile(r'<\w+[^<>]* class="[^"]*\barithmatex\b[^"]*"[^<>]*>[^<]*')
 HEADING = re.compile(r"<(h[1-6])\b[^>]*>.*?</\1>", re.DOTALL)
 SVG_NAME = "{http://www.w3.org/2000/svg}"
@@ -318,13 +325,20 @@ def _drawn(tex, display):
 # -------------------------------------------------------------------------------------------------------- the page
 
 
-def _markup(tex, display, tag):
+def _gaps(found):
+    """The classes of a formula for the gaps beside it: b (begin) after a Japanese letter, e (end) before one."""
+    before = found.string[max(0, found.start() - 300) : found.start()]
+    after = found.string[found.end() : found.end() + 300]
+    return (" b" if AFTER_JAPANESE.search(before) else "") + (" e" if BEFORE_JAPANESE.match(after) else "")
+
+
+def _markup(tex, display, tag, gaps=""):
     """(HTML of one formula, {id: path} of its letters)."""
     drawing = _drawn(tex, display)
     source = entities.escape(tex).replace("\n", "&#10;")
     inner = drawing["svg"] + drawing["mathml"]
     if not display:
-        return f'<{tag} class="math" data-tex="{source}">{inner}</{tag}>', drawing["glyphs"]
+        return f'<{tag} class="math{gaps}" data-tex="{source}">{inner}</{tag}>', drawing["glyphs"]
     # What may scroll must be within reach of the keyboard; what cannot should not be a stop.
     label = LABELS.get(project.LANG, LABELS["en"])
     scroll = f' tabindex="0" role="group" aria-label="{label}"' if drawing["width"] > NARROW else ""
@@ -378,7 +392,7 @@ def typeset(html, page):
         display = found[2] == r"\["
         tex = entities.unescape(found[3]).strip()
         try:
-            markup, letters = _markup(tex, display, found[1])
+            markup, letters = _markup(tex, display, found[1], _gaps(found))
         except TeXError as error:
             fault(tex, str(error))
             return found[0]

@@ -100,6 +100,9 @@ if (globalThis.HTMLElement) {
         view: this.field("view", ...["lines", "map"].map((name) => html("option", { value: name }, strings[name]))),
       };
       this.picture = svg("svg", { class: "e-picture head-picture", role: "group" });
+      this.drawing = svg("g");
+      this.tokens = svg("g"); // these stay while the drawing changes: the pointer rests on them, and the focus
+      this.picture.append(this.drawing, this.tokens);
       this.picture.addEventListener("keydown", (event) => this.key(event));
       this.answer = html("p", { class: "head-answer" });
       this.line = speaker();
@@ -133,9 +136,8 @@ if (globalThis.HTMLElement) {
       next.head = Math.min(next.head, maps[0].length - 1);
       next.query = Math.min(next.query, maps[0][0].length - 1);
       this.state = next;
-      const asked = Object.fromEntries(Object.entries(next).map(([name, value]) => [name, [value]]));
-      keep(asked, Object.fromEntries(Object.entries(USUAL).map(([name, value]) => [name, [value]])));
       this.show();
+      keep(next, USUAL);
     }
 
     // Picture
@@ -149,14 +151,19 @@ if (globalThis.HTMLElement) {
       for (const [name, field] of Object.entries(this.fields)) field.value = String(state[name]);
       const names = state.example.startsWith("face") ? strings.categories : strings.toy;
       const best = told.chance.indexOf(Math.max(...told.chance));
-      this.answer.textContent = strings.answer(names[best], shown(told.chance[best], 2), names[told.label]);
+      this.answer.textContent = strings.answer(names[best], shown(told.chance[best]), names[told.label]);
       put(this.picture, { "aria-label": strings.picture(state), viewBox: `0 0 ${WIDTH} ${TOP + told.tokens.length * STEP + 4}` });
       const row = rowOf(maps, state);
-      this.queries = told.tokens.map((token, i) => this.query(token, i));
-      const focused = this.picture.contains(document.activeElement);
-      this.picture.replaceChildren(
+      const focused = this.tokens.contains(document.activeElement);
+      if (this.named !== state.example) {
+        this.named = state.example;
+        this.queries = told.tokens.map((token, i) => this.query(token, i));
+        this.tokens.replaceChildren(...this.queries);
+      }
+      this.queries.forEach((node, i) => put(node, { tabindex: i === state.query ? 0 : -1, "aria-pressed": i === state.query }));
+      this.drawing.replaceChildren(
         svg("text", { class: "e-small head-end", x: LEFT - 8, y: TOP - 8 }, strings.query),
-        ...(state.view === "map" ? this.map() : this.lines(row)), ...this.queries);
+        ...(state.view === "map" ? this.map() : this.lines(row)));
       if (focused) this.queries[state.query].focus({ preventScroll: true });
       this.line.say(strings.says(told.tokens[state.query], strongest(row, 3).map((j) => [told.tokens[j], shown(row[j], 3)])));
     }
@@ -166,11 +173,10 @@ if (globalThis.HTMLElement) {
     }
 
     query(token, i) {
-      const chosen = i === this.state.query;
-      const node = svg("g", { class: "head-query", role: "button", tabindex: chosen ? 0 : -1, "aria-pressed": chosen, "aria-label": `${this.strings.query} ${token}` },
+      const node = svg("g", { class: "head-query", role: "button", "aria-label": `${this.strings.query} ${token}` },
         svg("rect", { x: 2, y: TOP + i * STEP, width: LEFT - 4, height: STEP, rx: 3 }), this.text(LEFT - 8, i, token, "head-end"));
       const choose = () => this.state.query === i || this.set({ query: i });
-      node.addEventListener("pointerenter", choose);
+      node.addEventListener("pointermove", choose); // entering is no movement: the picture may have come to the pointer
       node.addEventListener("click", () => {
         choose();
         this.queries[i].focus({ preventScroll: true });

@@ -1,6 +1,6 @@
 // <option-grid>: choose values of options; the figure's numbers become the greatest errors of the cells that are left.
 // data-options lists every option with its values, data-cells the compared cells (see `decode`), both from the page's script.
-import { html, speaker } from "./panel.js";
+import { html, keep, speaker } from "./panel.js";
 
 /** "mask=none|bool;dtype=float32" -> [{name, values}]. */
 export const optionsOf = (text) => text.split(";").map((part) => {
@@ -95,19 +95,14 @@ if (globalThis.HTMLElement) {
     }
 
     show() {
-      const query = new URLSearchParams(location.search);
       let left = this.cells;
       for (const { name, value } of this.fields) {
-        if (!value) {
-          query.delete(name);
-          continue;
-        }
-        query.set(name, value);
+        if (!value) continue;
         const i = this.options.findIndex((option) => option.name === name);
         const wanted = this.options[i].values.indexOf(value);
         left = left.filter((cell) => cell.choice[i] === wanted);
       }
-      history.replaceState(history.state, "", location.pathname + (query.size ? `?${query}` : "") + location.hash);
+      keep(Object.fromEntries(this.fields.map(({ name, value }) => [name, value])));
       panels(left, this.options).forEach((rows, i) => {
         rows.flat().forEach((text, j) => {
           for (const place of [this.drawn[i]?.[j], this.tables[i]?.[j]]) if (place) place.textContent = text;

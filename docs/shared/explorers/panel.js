@@ -1,4 +1,4 @@
-// What the attention explorers share: arithmetic, elements, dragging, and the state in the address.
+// What the explorers share: arithmetic, elements, dragging, and the state in the address.
 
 /** Softmax of an array of numbers. The greatest is taken off first, so that no exponential overflows. */
 export function softmax(scores) {
@@ -35,15 +35,29 @@ export function asked(name, usual, low, high) {
   return fits ? found : [...usual];
 }
 
-/** Keep lists of numbers in the address; what is as usual does not stand there. */
-export function keep(state, usual) {
-  const query = new URLSearchParams(location.search);
-  for (const [name, list] of Object.entries(state)) {
-    if (list.every((x, i) => x === usual[name][i])) query.delete(name);
-    else query.set(name, list.join(" "));
+const written = (value) => [value ?? ""].flat().join(" ");
+let unwritten, later; // what a browser did not take, and when it is asked again
+
+/** Keep texts, numbers and lists of them in the address; what is as usual does not stand there. */
+export function keep(state, usual = {}) {
+  unwritten ??= new URLSearchParams(location.search);
+  for (const [name, value] of Object.entries(state)) {
+    if (written(value) === written(usual[name])) unwritten.delete(name);
+    else unwritten.set(name, written(value));
   }
-  const text = query.toString();
-  history.replaceState(history.state, "", location.pathname + (text ? `?${text}` : "") + location.hash);
+  write();
+}
+
+// Browsers throw when the address changes too often (Safari: a hundred times in half a minute).
+function write() {
+  clearTimeout(later);
+  const text = unwritten.toString();
+  try {
+    history.replaceState(history.state, "", location.pathname + (text ? `?${text}` : "") + location.hash);
+    unwritten = null;
+  } catch {
+    later = setTimeout(write, 2000);
+  }
 }
 
 /** A list of presets as buttons. */
@@ -54,13 +68,16 @@ export const buttons = (label, texts, press) => html("div", { class: "explorer-p
     return button;
   }));
 
-/** A live region that speaks once the hand has come to rest. */
-export function speaker() {
-  const line = html("p", { class: "explorer-says", "aria-live": "polite" });
-  let timer;
-  line.say = (text) => {
+/** A live region that speaks once the hand has come to rest; what it says first, and without a wait, stands there at once. */
+export function speaker(attributes = {}) {
+  const line = html("p", { class: "explorer-says", "aria-live": "polite", ...attributes });
+  let timer, begun;
+  line.say = (text, rest = 250) => {
     clearTimeout(timer);
-    timer = setTimeout(() => { line.textContent = text; }, 250);
+    const say = () => { line.textContent = text; };
+    if (begun && rest) timer = setTimeout(say, rest);
+    else say();
+    begun = true;
   };
   return line;
 }
@@ -81,6 +98,8 @@ export function movable(handle, picture, place, step) {
     (handle.hasAttribute("tabindex") ? handle : picture.querySelector("[tabindex]")).focus({ preventScroll: true });
     at(event);
   });
+  // A finger on a handle drags it; Chromium heeds touch-action on the outermost svg only, where it would stop all scrolling.
+  if (step) handle.addEventListener("touchstart", (event) => event.touches.length < 2 && event.preventDefault(), { passive: false });
   handle.addEventListener("pointermove", (event) => handle.hasPointerCapture(event.pointerId) && at(event));
   if (!step) return;
   handle.addEventListener("keydown", (event) => {

@@ -1,5 +1,6 @@
 // <rosetta-map>: the packed matrix and the heads it is made of. The build's figure stands inside; this module lights
 // the twin of a block, and answers for any embed_dim and num_heads. The functions that are exported touch no document.
+import { html, keep, speaker } from "./panel.js";
 
 export const LARGEST = { embed_dim: 16384, num_heads: 256 };
 const ROLES = ["q", "k", "v"];
@@ -93,18 +94,12 @@ export function message(fault, language) {
   return strings[fault.why]({ ...fault, name: names[fault.name] ?? fault.name });
 }
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
-
 /** W, 2, Q as W with a subscript and a superscript. */
 function symbol(name, head, part) {
-  return element("span", { class: "symbol" }, element("i", {}, name), element("sub", {}, String(head)), element("sup", {}, part));
+  return html("span", { class: "symbol" }, html("i", {}, name), html("sub", {}, String(head)), html("sup", {}, part));
 }
 
+const REST = 700; // ms
 const FIELDS = { embed_dim: "24", num_heads: "4", head: "2", row: "41" };
 
 if (globalThis.HTMLElement) {
@@ -123,7 +118,7 @@ if (globalThis.HTMLElement) {
     prepareBlocks(chosen) {
       this.blocks = [...this.querySelectorAll("g.block[data-head]")];
       if (!this.blocks.length) return;
-      this.line = element("p", { class: "rosetta-line", "aria-live": "polite" }, this.strings.idle);
+      this.line = html("p", { class: "rosetta-line" }, this.strings.idle);
       this.blocks[0].closest(".figure__panels").after(this.line);
       for (const svg of new Set(this.blocks.map((block) => block.ownerSVGElement))) svg.setAttribute("role", "group");
       for (const [index, block] of this.blocks.entries()) {
@@ -133,13 +128,12 @@ if (globalThis.HTMLElement) {
         block.setAttribute("aria-label", `${matrix} [${rows}, ${columns}]: ${this.strings.block(this.strings.role[role], head)}, ${code}`);
         block.addEventListener("pointerenter", () => this.light(block));
         block.addEventListener("pointerleave", () => this.light(this.chosen));
-        block.addEventListener("focus", () => this.choose(block));
-        block.addEventListener("click", () => this.choose(block));
+        block.addEventListener("focus", () => this.light(block));
+        block.addEventListener("blur", () => this.light(this.chosen));
+        block.addEventListener("click", () => this.toggle(block));
         block.addEventListener("keydown", (event) => this.move(event, block));
       }
-      const found = this.blocks.find((block) => this.key(block) === chosen);
-      if (found) this.choose(found);
-      else this.blocks.forEach((block) => block.setAttribute("aria-pressed", "false"));
+      this.choose(this.blocks.find((block) => this.key(block) === chosen));
     }
 
     key({ dataset }) {
@@ -156,21 +150,31 @@ if (globalThis.HTMLElement) {
       const to = {
         ArrowUp: this.blocks[at - 1], ArrowDown: this.blocks[at + 1],
         ArrowLeft: this.twin(block), ArrowRight: this.twin(block),
-        Home: this.blocks[0], End: this.blocks[last], Enter: block, " ": block,
+        Home: this.blocks[0], End: this.blocks[last],
       }[event.key];
-      if (!to) return;
+      if (event.key === "Escape") this.choose();
+      else if (event.key === "Enter" || event.key === " ") this.toggle(block);
+      else if (to) {
+        to.focus();
+        this.choose(to);
+      } else return;
       event.preventDefault();
-      to.focus();
     }
 
+    toggle(block) {
+      block.focus({ preventScroll: true });
+      this.choose(block === this.chosen ? undefined : block);
+    }
+
+    // Light a block and keep it in the address, until another is chosen, or none.
     choose(block) {
       this.chosen = block;
       for (const other of this.blocks) {
-        other.setAttribute("tabindex", other === block ? "0" : "-1");
+        if (block) other.setAttribute("tabindex", other === block ? "0" : "-1");
         other.setAttribute("aria-pressed", String(other === block));
       }
       this.light(block);
-      this.keep({ block: this.key(block) });
+      keep({ block: block && this.key(block) });
     }
 
     light(block) {
@@ -180,8 +184,8 @@ if (globalThis.HTMLElement) {
       if (!block) return this.line.replaceChildren(this.strings.idle);
       const { role, head, code } = block.dataset;
       this.line.replaceChildren(
-        element("span", { class: `rosetta-role r-${role}` }, this.strings.block(this.strings.role[role], head)), " ",
-        symbol("W", head, role.toUpperCase()), " = ", element("code", {}, code),
+        html("span", { class: `rosetta-role r-${role}` }, this.strings.block(this.strings.role[role], head)), " ",
+        symbol("W", head, role.toUpperCase()), " = ", html("code", {}, code),
       );
     }
 
@@ -189,21 +193,23 @@ if (globalThis.HTMLElement) {
 
     prepareForm(asked) {
       this.fields = {};
-      const form = element("form", { class: "rosetta-form", "aria-label": this.strings.form });
+      const form = html("form", { class: "rosetta-form", "aria-label": this.strings.form });
       for (const [name, usual] of Object.entries(FIELDS)) {
-        const field = element("input", { type: "text", inputmode: "numeric", autocomplete: "off", name, id: `rosetta-${name}`, "aria-describedby": "rosetta-fault" });
+        const field = html("input", { type: "text", inputmode: "numeric", autocomplete: "off", name, id: `rosetta-${name}`, "aria-describedby": "rosetta-fault" });
         field.value = asked.get(name) ?? usual;
-        field.addEventListener("input", () => this.answer());
+        field.addEventListener("input", () => this.answer(REST));
+        field.addEventListener("change", () => this.answer(0));
         field.addEventListener("keydown", (event) => this.step(event, name));
-        form.append(element("label", { for: field.id }, this.strings[name] ?? name, field));
+        form.append(html("label", { for: field.id }, this.strings[name] ?? name, field));
         this.fields[name] = field;
       }
       form.addEventListener("submit", (event) => event.preventDefault());
-      this.fault = element("p", { class: "rosetta-fault", id: "rosetta-fault", role: "alert" });
-      this.result = element("div", { class: "rosetta-result", "aria-live": "polite" });
+      this.fault = speaker({ class: "rosetta-fault", id: "rosetta-fault" });
+      this.said = speaker({ class: "rosetta-said" });
+      this.result = html("div", { class: "rosetta-result" });
       this.append(
-        element("p", { class: "rosetta-title" }, this.strings.form),
-        form, this.fault, this.result, element("p", { class: "rosetta-keys" }, this.strings.keys),
+        html("p", { class: "rosetta-title" }, this.strings.form),
+        form, this.fault, this.said, this.result, html("p", { class: "rosetta-keys" }, this.strings.keys),
       );
     }
 
@@ -214,10 +220,11 @@ if (globalThis.HTMLElement) {
       event.preventDefault();
       const H = whole(this.fields.num_heads.value);
       this.fields[name].value = String(value + direction * (name === "embed_dim" && H > 0 ? H : 1));
-      this.answer();
+      this.answer(REST);
     }
 
-    answer() {
+    // A number half typed is not wrong yet: a fault is told `rest` ms later; what holds is shown at once and said later.
+    answer(rest) {
       const typed = Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.value]));
       const [E, H] = [whole(typed.embed_dim), whole(typed.num_heads)];
       const pair = refusedPair(typed.embed_dim, typed.num_heads);
@@ -226,35 +233,29 @@ if (globalThis.HTMLElement) {
         const wrong = fault && (name === fault.name || (fault.why === "divisible" && name === "num_heads"));
         field.setAttribute("aria-invalid", String(Boolean(wrong)));
       }
-      this.fault.textContent = fault ? message(fault, document.documentElement.lang) : "";
       this.result.replaceChildren(...(fault ? [] : this.told(E, H, whole(typed.head), whole(typed.row))));
-      this.keep(typed, FIELDS);
+      this.fault.say(fault ? message(fault, document.documentElement.lang) : "", fault ? rest : 0);
+      const said = fault ? [] : [...this.result.querySelectorAll("caption, .rosetta-row")].map((part) => part.textContent);
+      if (rest !== undefined) this.said.say(said.join(" "), REST);
+      keep(typed, FIELDS);
     }
 
     told(E, H, head, row) {
       const { strings } = this;
       const owner = rowOwner(E, H, row);
-      const body = slices(E, H, head).map(({ name, part, shape, code }) => element("tr", {},
-        element("th", { scope: "row" }, symbol(name, head, part)),
-        element("td", {}, `(${shape.join(", ")}${shape.length > 1 ? "" : ","})`),
-        element("td", {}, element("code", {}, code))));
-      const table = element("table", { class: "rosetta-table" },
-        element("caption", {}, strings.caption(E, H, head)),
-        element("thead", {}, element("tr", {}, ...[strings.matrix, strings.shape, strings.code].map((text) => element("th", { scope: "col" }, text)))),
-        element("tbody", {}, ...body));
-      const answer = element("p", { class: "rosetta-row" }, strings.owner(row, strings.role[owner.role], owner.head), " ",
-        element("code", {}, `in_proj_weight[${row}]`), " = ", symbol("W", owner.head, owner.role.toUpperCase()),
-        element("code", {}, `[:, ${owner.column}]`));
-      const scroll = element("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": strings.caption(E, H, head) }, table);
+      const body = slices(E, H, head).map(({ name, part, shape, code }) => html("tr", {},
+        html("th", { scope: "row" }, symbol(name, head, part)),
+        html("td", {}, `(${shape.join(", ")}${shape.length > 1 ? "" : ","})`),
+        html("td", {}, html("code", {}, code))));
+      const table = html("table", { class: "rosetta-table" },
+        html("caption", {}, strings.caption(E, H, head)),
+        html("thead", {}, html("tr", {}, ...[strings.matrix, strings.shape, strings.code].map((text) => html("th", { scope: "col" }, text)))),
+        html("tbody", {}, ...body));
+      const answer = html("p", { class: "rosetta-row" }, strings.owner(row, strings.role[owner.role], owner.head), " ",
+        html("code", {}, `in_proj_weight[${row}]`), " = ", symbol("W", owner.head, owner.role.toUpperCase()),
+        html("code", {}, `[:, ${owner.column}]`));
+      const scroll = html("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": strings.caption(E, H, head) }, table);
       return [scroll, answer];
-    }
-
-    // What is chosen stands in the address; what is as usual does not.
-    keep(state, usual = {}) {
-      const asked = new URLSearchParams(location.search);
-      for (const [name, value] of Object.entries(state)) value === usual[name] ? asked.delete(name) : asked.set(name, value);
-      const query = asked.toString();
-      history.replaceState(history.state, "", location.pathname + (query ? `?${query}` : "") + location.hash);
     }
   }
 

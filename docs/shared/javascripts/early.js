@@ -62,7 +62,10 @@
     }
   };
 
-  document.querySelector("[data-md-component=search-query]")?.addEventListener("focus", release, { once: true });
+  const field = document.querySelector("[data-md-component=search-query]");
+  field?.addEventListener("focus", release, { once: true });
+  // Material listens to keys; a pasted, dictated or suggested word comes without one.
+  field?.addEventListener("input", () => field.dispatchEvent(new KeyboardEvent("keyup")));
   document.querySelector("#__search")?.addEventListener("change", release, { once: true });
   if (location.search.includes("q=")) {
     release(); // Material opens the search by itself

@@ -36,16 +36,13 @@ document.addEventListener("copy", (event) => {
   event.preventDefault();
 });
 
-// What Material's script makes gets a name and a role as well.
-const names = japanese ? { code: "コードの操作", annotation: "注釈" } : { code: "Code actions", annotation: "Annotation" };
-let navigations = 0;
+// What Material's script makes gets a name and a role as well; the button of a block of code is no landmark.
 const name = (root) => {
-  for (const nav of root.querySelectorAll("nav.md-code__nav:not([aria-label])")) {
-    navigations += 1;
-    nav.setAttribute("aria-label", `${names.code} ${navigations}`);
+  for (const nav of root.querySelectorAll("nav.md-code__nav")) {
+    nav.setAttribute("role", "none");
   }
   for (const link of root.querySelectorAll(".md-annotation__index:not([aria-label])")) {
-    link.setAttribute("aria-label", names.annotation);
+    link.setAttribute("aria-label", japanese ? "注釈" : "Annotation");
     link.setAttribute("role", "button");
   }
 };
@@ -59,6 +56,52 @@ new MutationObserver((changes) => {
     }
   }
 }).observe(document.body, { childList: true, subtree: true });
+
+// The drawer of a narrow window, and the panels in it, are opened by labels: to a keyboard these are no buttons.
+const drawer = document.querySelector("#__drawer");
+const sidebar = document.querySelector(".md-sidebar--primary");
+const label = document.querySelector(".md-header__button[for=__drawer]");
+if (label && sidebar) {
+  const opener = document.createElement("button");
+  opener.className = "md-header__button md-icon drawer-opener";
+  opener.setAttribute("aria-label", japanese ? "メニュー" : "Menu");
+  opener.append(...label.childNodes);
+  label.replaceWith(opener);
+  const enter = () => [...sidebar.querySelectorAll("a, label")].find((stop) => stop.checkVisibility({ visibilityProperty: true }))?.focus();
+  opener.addEventListener("click", () => {
+    drawer.click();
+    enter();
+  });
+  for (const title of sidebar.querySelectorAll("label:not(:has(a))")) {
+    title.tabIndex = 0;
+    title.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        event.stopPropagation(); // Material would press it again
+        title.click();
+        enter();
+      }
+    });
+  }
+  const tell = () => opener.setAttribute("aria-expanded", drawer.checked);
+  const close = () => {
+    drawer.checked = false;
+    tell();
+  };
+  tell();
+  drawer.addEventListener("change", tell);
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && drawer.checked) {
+      close();
+      opener.focus();
+    }
+  });
+  sidebar.addEventListener("focusout", ({ relatedTarget }) => {
+    if (drawer.checked && relatedTarget && !sidebar.contains(relatedTarget)) {
+      close();
+    }
+  });
+}
 
 // A block that scrolls sideways can be scrolled with the keyboard.
 const scrollers = () => {
