@@ -336,9 +336,9 @@ def test_ticks_are_round(low, high, log, expected):
         (1.5, "1.5"),
         (-0.25, "−0.25"),
         (1234, "1234"),
-        (3e-16, "3·10⁻¹⁶"),
+        (3e-16, "3×10⁻¹⁶"),
         (1e-5, "10⁻⁵"),
-        (2.55e6, "2.55·10⁶"),
+        (2.55e6, "2.55×10⁶"),
     ],
 )
 def test_numbers_are_written_for_readers(value, said):

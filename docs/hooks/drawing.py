@@ -151,7 +151,7 @@ def written(value, plain=None):
         return f"{value:.10g}".replace("-", "−") if value == round(value, 3) else compact(float(f"{value:.3g}"))
     exponent = math.floor(math.log10(abs(value)) + 1e-9)
     factor = f"{value / 10.0**exponent:.2f}".rstrip("0").rstrip(".").replace("-", "−")
-    lead = {"1": "", "−1": "−"}.get(factor, f"{factor}·")
+    lead = {"1": "", "−1": "−"}.get(factor, f"{factor}×")
     return f"{lead}10{str(exponent).translate(EXPONENTS)}"
 
 

@@ -33,6 +33,8 @@ WORDS = {
         "strongest": "greatest weights",
         "more": "{shown} of {all} rows",
         "corner": "{rows} (row), {columns} (column)",
+        "colon": ": ",
+        "aside": " ({})",
     },
     "ja": {
         "table": "表で見る",
@@ -54,6 +56,8 @@ WORDS = {
         "strongest": "大きい順の重み",
         "more": "全{all}行のうち{shown}行",
         "corner": "{rows}（行）、{columns}（列）",
+        "colon": "：",
+        "aside": "（{}）",
     },
 }
 
@@ -211,7 +215,7 @@ def few(rows, words, caption):
     step = math.ceil(len(rows) / MOST_ROWS)
     kept = rows[::step]
     note = words["more"].format(shown=len(kept), all=len(rows))
-    return kept, f"{caption} ({note})" if caption else note
+    return kept, caption + words["aside"].format(note) if caption else note
 
 
 def matrix_tables(tensors, labels, texts, words):
@@ -257,7 +261,7 @@ def attention_tables(tensors, labels, texts, words):
     if small:
         for head, weights in zip(heads, maps, strict=True):
             lines = [[q, *(shortened(v, 4) for v in row)] for q, row in zip(queries, weights, strict=True)]
-            yield table(f"{head}: {corner}" if head else corner, ["", *keys], lines)
+            yield table(f"{head}{words['colon']}{corner}" if head else corner, ["", *keys], lines)
         return
     # Too many numbers to read: of every query the keys that it attends to most.
     lines = []
@@ -266,7 +270,7 @@ def attention_tables(tensors, labels, texts, words):
             best = sorted((j for j in range(len(row)) if row[j] > 0), key=lambda j: -row[j])[:3]
             said = ", ".join(f"{keys[j]} {shortened(row[j], 4)}" for j in best)
             lines.append([f"{head} {queries[i]}".strip(), said or "–"])
-    lines, caption = few(lines, words, f"{texts['rows']}: {words['strongest']} ({texts['columns']})")
+    lines, caption = few(lines, words, f"{texts['rows']}{words['colon']}{words['strongest']}{words['aside'].format(texts['columns'])}")
     yield table(caption, [texts["rows"], words["strongest"]], lines)
 
 

@@ -192,8 +192,8 @@ def link_terms(html, language, glossary_url):
 
 
 WORDS = {
-    "ja": {"elsewhere": "ほかでの呼び方", "more": "詳しくは", "stop": "。"},
-    "en": {"elsewhere": "Elsewhere also", "more": "More on", "stop": "."},
+    "ja": {"elsewhere": "ほかでの呼び方：", "more": "詳しくは：", "stop": "。"},
+    "en": {"elsewhere": "Elsewhere also: ", "more": "More on: ", "stop": "."},
 }
 
 
@@ -220,11 +220,11 @@ def render(language):
         lines += [f'<dt id="term-{term["id"]}" markdown="span">{term[language]}{twin}</dt>']
         lines += ['<dd markdown="block">', "", term["define"][language].strip(), ""]
         if elsewhere := term.get("elsewhere", {}).get(language):
-            lines += [f"{said['elsewhere']}: {join.join(elsewhere)}{said['stop']}", ""]
+            lines += [f"{said['elsewhere']}{join.join(elsewhere)}{said['stop']}", ""]
         page, _, fragment = term.get("page", "").partition("#")
         if page and (title := page_title(language, page)):
             target = _from_glossary(page) + (f"#{fragment}" if fragment else "")
-            lines += [f"{said['more']}: [{title}]({target})", ""]
+            lines += [f"{said['more']}[{title}]({target})", ""]
         lines += ["</dd>"]
     return "\n".join([*lines, "</dl>"])
 

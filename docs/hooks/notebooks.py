@@ -35,12 +35,12 @@ WRAPPER = re.compile(r"^</?[a-z][\w-]*(?: [^>]*)?\bmarkdown\b[^>]*>$|^</(?:div|[
 WORDS = {
     "ja": {
         "download": "このページをノートブックでダウンロード",
-        "figure": "図",
+        "figure": "図：",
         "install": "準備：PyTorchがなければ入れる",
     },
     "en": {
         "download": "Download this page as a notebook",
-        "figure": "Figure",
+        "figure": "Figure: ",
         "install": "Set-up: install PyTorch if it is missing",
     },
 }
@@ -148,7 +148,7 @@ def _fence(info, body, number, parts):
     elif info.startswith("figure"):
         told = yaml.safe_load("\n".join(body)) or {}
         parts.say(
-            f"\n> {WORDS[project.LANG]['figure']}: **{told.get('title', '')}** {told.get('description', '')}\n", number
+            f"\n> {WORDS[project.LANG]['figure']}**{told.get('title', '')}** {told.get('description', '')}\n", number
         )
     else:
         parts.say("\n".join([f"```{info}", *body, "```"]), number)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import project
 import run_snippet
+from glossary import page_title
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from project import Fault
@@ -37,7 +38,7 @@ INCLUDE = re.compile(r'--8<-- "(?P<script>[\w/.-]+?\.py)(?P<out>\.out)?(?::(?P<s
 WORDS = {
     "ja": {
         "hold": "主張{n}件が成立",
-        "error": "最大誤差{error}",
+        "error": "、最大誤差{error}",
         "tolerance": "（許容{tolerance}）",
         "columns": ["節", "行", "種類", "主張", "回数", "形", "型", "最大誤差", "許容"],
         "equal": "等しい",
@@ -48,7 +49,7 @@ WORDS = {
     },
     "en": {
         "hold": "{n} claim{s} hold{v}",
-        "error": "greatest error {error}",
+        "error": " · greatest error {error}",
         "tolerance": " (allowed {tolerance})",
         "columns": ["section", "line", "kind", "claim", "times", "shapes", "dtype", "greatest error", "allowed"],
         "equal": "equal",
@@ -264,11 +265,8 @@ def quiet_line(claims, language=None):
     compared = [claim for claim in claims if claim["kind"] == "equal" and claim["error"] is not None]
     if compared:
         worst = max(compared, key=lambda claim: claim["error"])
-        text += (
-            " · "
-            + words["error"].format(error=_number(worst["error"]))
-            + words["tolerance"].format(tolerance=_tolerance(worst))
-        )
+        text += words["error"].format(error=_number(worst["error"]))
+        text += words["tolerance"].format(tolerance=_tolerance(worst))
     return text
 
 
@@ -308,13 +306,11 @@ def claims_table(language, root):
     heads = "".join(f'<th scope="col">{name}</th>' for name in words["columns"])
     shown = _shown_on(language)
     for script, claims in by_script.items():
-        page = script.removesuffix(".py").replace("_", "-")
-        address = shown[script].with_suffix("").as_posix() if script in shown else None
-        title = (
-            html.escape(page)
-            if address is None
-            else f'<a href="{root}{"" if address == "index" else address + "/"}">{html.escape(page)}</a>'
-        )
+        title = f"<small>{html.escape(script)}</small>"
+        if page := shown.get(script):
+            address = page.with_suffix("").as_posix()
+            link = f"{root}{'' if address == 'index' else address + '/'}"
+            title = f'<a href="{link}">{html.escape(page_title(language, page.as_posix()))}</a> {title}'
         rows = []
         for claim in claims:
             kind = words[claim["kind"]]
@@ -333,7 +329,7 @@ def claims_table(language, root):
                 _tolerance(claim) if claim["tolerance"] else "",
             ]
             rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-        identity = page.replace("/", "-")
+        identity = script.removesuffix(".py").replace("_", "-").replace("/", "-")
         tables.append(
             f'<h2 id="{identity}">{title}</h2>\n<div class="claims-scroll" tabindex="0" role="region" aria-labelledby="{identity}">'
             f'<table class="claims-table"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
