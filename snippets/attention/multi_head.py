@@ -1,3 +1,5 @@
+from itertools import combinations
+
 # --8<-- [start:setup]
 import torch
 from torch import nn
@@ -31,7 +33,6 @@ one = attention(Q, K, V)[0] @ B_O.unflatten(0, (H, E)).sum(0)
 torch.testing.assert_close(many, one)
 print("many.shape", tuple(many.shape), "one.shape", tuple(one.shape))
 # --8<-- [end:identical]
-show("identical_error", f"{(many - one).abs().max():.0e}")
 
 # --8<-- [start:project]
 # W_Q[i] is the matrix of head i
@@ -47,7 +48,12 @@ for i in range(H):
 for i in range(1, H):
     assert not torch.allclose(weights[0], weights[i], atol=0.1)
 # --8<-- [end:project]
-figure("heads", "attention", {"weights": torch.stack(weights)}, {"heads": [f"i = {i}" for i in range(H)]})
+by_head = {f"i = {i}": A for i, A in enumerate(weights)}
+at_once = attention(Q @ W_Q, K @ W_K, V @ W_V)[1]
+torch.testing.assert_close(torch.stack(list(by_head.values())), at_once)  # guard: heads_in_order
+for one, other in combinations(by_head.values(), 2):
+    assert not torch.equal(one.argmax(-1), other.argmax(-1))  # guard: dark_cells_differ
+figure("heads", "attention", {"weights": torch.stack(list(by_head.values()))}, {"heads": list(by_head)})
 
 # --8<-- [start:concat]
 # (H d_v, E): rows i d_v to (i + 1) d_v belong to head i
@@ -77,9 +83,10 @@ def node(id, text, shape, column, row, role, *after):
 for column, (name, x, W) in enumerate([("Q", Q, W_Q), ("K", K, W_K), ("V", V, W_V)]):
     node(name, name, x.shape, 1.5 * column, 0, name.lower())
     node(f"W_{name}", f"{name} W_i^{name}", (x @ W).shape, 1.5 * column, 1, name.lower(), name)
-node("attention", "softmax(q kᵀ / √d_k) v", torch.stack(heads).shape, 1.5, 2, "x", "W_Q", "W_K", "W_V")
 for i in range(H):
-    node(f"head_{i}", f"head {i}", heads[i].shape, i, 3, "x", "attention")
+    node(f"A_{i}", f"A_{i}", weights[i].shape, i, 2, "x", "W_Q", "W_K")
+for i in range(H):
+    node(f"head_{i}", f"head_{i}", heads[i].shape, i, 3, "x", f"A_{i}", "W_V")
 node("concat", "concat", joined.shape, 1.5, 4, "x", *(f"head_{i}" for i in range(H)))
 node("out", "× W^O", out.shape, 1.5, 5, "o", "concat")
 figure("diagram", "flow", {}, {"nodes": nodes, "edges": edges})
@@ -106,6 +113,7 @@ torch.testing.assert_close(merged @ W_O, out)
 wrong = together.reshape(L, H * d_v)
 assert not torch.allclose(wrong @ W_O, out, atol=0.1)
 # --8<-- [end:together]
+assert torch.equal(wrong[0], torch.cat([*together[0, :H]]))  # guard: head_0_of_four_tokens
 show("wrong_merge", f"{(wrong @ W_O - out).abs().max():.1f}")
 
 # --8<-- [start:layer]
@@ -129,8 +137,13 @@ def forward(W, x):
 
 
 # --8<-- [start:train]
-def distance(kind, R=20, steps=50):
-    """How much of a row's weight heads 0 and 1 place differently."""
+def apart_by(A, B):
+    """The share of a row that A and B place differently, averaged."""
+    return ((A - B).abs().sum(-1) / 2).mean(-1)
+
+
+def distances(kind, R=20, steps=50):
+    """Heads 0 and 1 of R draws, before each step and at the end."""
     torch.manual_seed(1)
     x = 0.5 * torch.randn(R, 1, 40, E)
     target = forward(start("apart", R), x)[0].detach()
@@ -138,42 +151,56 @@ def distance(kind, R=20, steps=50):
     optimizer = torch.optim.Adam(W, lr=0.02)
     for _ in range(steps + 1):
         y, A = forward(W, x)
-        shift = (A[:, 0] - A[:, 1]).detach().abs().sum(-1) / 2
-        history.append(shift.mean(-1))
+        history.append(apart_by(A[:, 0], A[:, 1]).detach())
         optimizer.zero_grad()
         (y - target).square().sum().backward()
         optimizer.step()
     # (steps + 1, R)
     return torch.stack(history)
 # --8<-- [end:train]
+here, there = torch.eye(2), torch.eye(2).flip(0)
+assert apart_by(here, there) == 1  # guard: no_key_in_common
+assert apart_by(there, there.clone()) == 0  # guard: equal_matrices
 
 
 # --8<-- [start:measured]
-kinds = ["equal", "mixed", "nudged", "apart"]
-equal, mixed, nudged, apart = [distance(kind) for kind in kinds]
-# in each of the 20 draws, at each of the 50 steps
-assert equal.max() < 1e-12
-assert apart.min() > 0.25
-# in each of the 20 draws, last step against first
-assert mixed[-1].min() > mixed[0].max() + 0.1
-assert (nudged[-1] / nudged[0]).min() > 2
-for kind, run in zip(kinds[1:], [mixed, nudged, apart], strict=True):
-    first, last = run[0].median(), run[-1].median()
+kinds = "equal", "mixed", "nudged", "apart"
+runs = {kind: distances(kind) for kind in kinds}
+# equal for ever; the others never
+assert runs["equal"].max() < 1e-12
+assert runs["apart"].min() > 0.25
+# the last step against the first, in every draw
+assert (runs["mixed"][-1] > runs["mixed"][0] + 0.1).all()
+assert (runs["nudged"][-1] > 2 * runs["nudged"][0]).all()
+for kind, run in runs.items():
+    first, last = run[0].quantile(0.5), run[-1].quantile(0.5)
     print(f"{kind:6} {first:.4f} {last:.4f}")
-print("apart, closer at the end:", int((apart[-1] < apart[0]).sum()))
 # --8<-- [end:measured]
+mixed, nudged, apart = runs["mixed"], runs["nudged"], runs["apart"]
+closer = apart[-1] < apart[0]
+assert 5 <= closer.sum() <= 15  # guard: some_come_closer
+assert mixed[10].median() > 5 * nudged[10].median()  # guard: quickly_and_slowly
+with torch.random.fork_rng():
+    twins = start("nudged", 20)
+moved = torch.cat([(w[:, 1] - w[:, 0]).flatten() for w in twins]).std()
+assert 0.0009 < moved < 0.0011  # guard: moved_by_a_thousandth
+show("nudge", f"{moved:.3f}")
 show("draws", apart.shape[1])
 show("steps", len(apart) - 1)
-show("closer", int((apart[-1] < apart[0]).sum()))
+show("closer", int(closer.sum()))
 show("apart_least", f"{apart.min():.2f}")
 show("mixed_least", f"{mixed[-1].min():.2f}")
 show("nudged_least", f"{(nudged[-1] / nudged[0]).min():.1f}")
-series = {"equal": equal, "mixed": mixed, "nudged": nudged, "apart": apart}
 curves = {"x": torch.arange(len(apart))}
-for name, run in series.items():
+for name, run in runs.items():
     low, middle, high = run.quantile(torch.tensor([0.0, 0.5, 1.0]), dim=1)
     curves |= {name: middle, f"{name}_low": low, f"{name}_high": high}
-figure("twins", "curves", curves, {"band": {name: [f"{name}_low", f"{name}_high"] for name in series}})
+    ordered = run.sort(1).values
+    torch.testing.assert_close(middle, (ordered[:, 9] + ordered[:, 10]) / 2)  # guard: medians_of_20
+    torch.testing.assert_close(torch.stack([low, high]), ordered[:, [0, -1]].T)  # guard: bands_from_least_to_greatest
+torch.testing.assert_close(last, curves["apart"][-1])  # guard: printed_last
+torch.testing.assert_close(first, curves["apart"][0])  # guard: printed_first
+figure("twins", "curves", curves, {"band": {name: [f"{name}_low", f"{name}_high"] for name in runs}})
 
 # --8<-- [start:cost]
 x = torch.randn(1, L, E)
@@ -187,9 +214,10 @@ for h in [1, 2, 3, 4, 6, 8, 12, 24]:
     # the counter takes a multiply-add for two operations
     multiply_adds = counter.get_total_flops() // 2
     assert multiply_adds == 4 * L * E * E + 2 * L * L * E
-    assert A.numel() == h * L * L
+    assert A.shape == (1, h, L, L)
     print(f"{h:2} {parameters:10} {multiply_adds:13} {A.numel():9}")
 # --8<-- [end:cost]
+assert layer.head_dim * h == E  # guard: narrower_heads
 show("parameters", parameters)
 show("multiply_adds", multiply_adds)
 
@@ -213,13 +241,14 @@ assert not torch.allclose(other @ W_Q[0], Q @ W_Q[0], atol=0.1)
 # --8<-- [start:question]
 # one head as wide as all of them: (E, H d_k)
 wide_Q, wide_K = torch.cat([*W_Q], -1), torch.cat([*W_K], -1)
-scores = (Q @ wide_Q) @ (K @ wide_K).mT
-torch.testing.assert_close(scores, (q @ k.mT).sum(0))
+dots = (Q @ wide_Q) @ (K @ wide_K).mT
+torch.testing.assert_close(dots, (q @ k.mT).sum(0))
 # one softmax of the sum, instead of H softmaxes
-A_wide = (scores / (H * d_k) ** 0.5).softmax(-1)
+A_wide = (dots / (H * d_k) ** 0.5).softmax(-1)
 A = torch.stack(weights)
 for i in range(H):
     assert not torch.allclose(A_wide, A[i], atol=0.1)
 assert not torch.allclose(A_wide, A.mean(0), atol=0.1)
 print("A_wide.shape", tuple(A_wide.shape), "A.shape", tuple(A.shape))
 # --8<-- [end:question]
+assert wide_Q.numel() + wide_K.numel() == W_Q.numel() + W_K.numel()  # guard: as_many_parameters

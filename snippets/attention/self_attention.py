@@ -1,3 +1,5 @@
+from torch.utils._python_dispatch import TorchDispatchMode
+
 # --8<-- [start:setup]
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ for parameter in layer.parameters():
     nn.init.normal_(parameter, std=0.5)
 layer.requires_grad_(False)
 # --8<-- [end:setup]
+show("spread", f"{layer.in_proj_weight.std():.1f}")
 
 # --8<-- [start:same_input]
 # transposed and cut: (E, E) each, for X @ W
@@ -35,16 +38,35 @@ torch.testing.assert_close(A, A_layer)
 torch.testing.assert_close(out, Y)
 print("A.shape", tuple(A.shape), "Y.shape", tuple(Y.shape))
 # --8<-- [end:same_input]
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products that the layer takes for its projections."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.count += function is torch.ops.aten.addmm.default
+        return function(*arguments, **(keywords or {}))
+
+
+alone = X[None]  # without a batch axis, PyTorch adds one to each of the three, and no longer sees that they are one
+with Products() as one_tensor:
+    layer(alone, alone, alone)
+with Products() as three_tensors:
+    apart = layer(alone, alone.clone(), alone.clone())[0]
+assert three_tensors.count == one_tensor.count + 2  # guard: one_product_for_one_tensor
+torch.testing.assert_close(apart[0], Y)  # guard: the_same_numbers
 show("same_error", f"{(out - Y).abs().max():.0e}")
 
 # --8<-- [start:plain]
 # X itself as queries and keys: symmetric scores
-scores = X @ X.mT
+scores = X @ X.mT / E**0.5
 torch.testing.assert_close(scores, scores.mT)
 _, A_plain = attend(X, X, X)
 assert not torch.allclose(A_plain, A_plain.mT, atol=0.05)
 # each row was divided by a sum of its own: undo that
-sums = (scores / E**0.5).exp().sum(-1, keepdim=True)
+sums = scores.exp().sum(-1, keepdim=True)
 torch.testing.assert_close(A_plain * sums, (A_plain * sums).mT)
 print(f"sums from {sums.min():.2f} to {sums.max():.2f}")
 # --8<-- [end:plain]
@@ -52,9 +74,9 @@ show("plain_gap", f"{(A_plain - A_plain.mT).abs().max():.2f}")
 
 # --8<-- [start:two_maps]
 # with matrices of their own: neither, in no head
+scores = q @ k.mT / D**0.5
 for i in range(H):
-    score = q[i] @ k[i].mT
-    assert not torch.allclose(score, score.mT, atol=1)
+    assert not torch.allclose(scores[i], scores[i].mT, atol=0.1)
     assert not torch.allclose(A[i], A[i].mT, atol=0.1)
 print(f"{(A - A.mT).abs().amax((1, 2)).min():.2f}")
 # --8<-- [end:two_maps]
@@ -63,25 +85,26 @@ print(f"{(A - A.mT).abs().amax((1, 2)).min():.2f}")
 # one map for both, W_Q = W_K and b_Q = b_K: (E, D), (D,)
 W, b = W_Q[:, :D], b_Q[:D]
 r = X @ W + b
-torch.testing.assert_close(r @ r.mT, (r @ r.mT).mT)
+scores = r @ r.mT / D**0.5
+torch.testing.assert_close(scores, scores.mT)
 _, A_shared = attend(r, r, X)
 assert not torch.allclose(A_shared, A_shared.mT, atol=0.1)
 # equal matrices with unequal biases: not even the scores
-u = r @ (X @ W + b_K[:D]).mT
-assert not torch.allclose(u, u.mT, atol=0.1)
+scores = r @ (X @ W + b_K[:D]).mT / D**0.5
+assert not torch.allclose(scores, scores.mT, atol=0.1)
 # unequal matrices, W_K = W M with M = M^T: symmetric scores
 M = torch.randn(D, D)
 M = M + M.mT
-u = (X @ W) @ (X @ W @ M).mT
-torch.testing.assert_close(u, u.mT)
+scores = (X @ W) @ (X @ W @ M).mT / D**0.5
+torch.testing.assert_close(scores, scores.mT)
 # --8<-- [end:shared]
 show("shared_gap", f"{(A_shared - A_shared.mT).abs().max():.2f}")
-figure(
-    "three",
-    "attention",
-    {"weights": torch.stack([A_plain, A_shared, A[0]])},
-    {"heads": ["X Xᵀ", "W_Q = W_K", "W_Q ≠ W_K"]},
-)
+product = W @ (W @ M).mT
+torch.testing.assert_close(product, product.mT)  # guard: symmetric_product
+three = {"X Xᵀ": A_plain, "W_Q = W_K": A_shared, "W_Q ≠ W_K": A[0]}
+leads = [(A.argmax(-1) == torch.arange(L)).double().mean() for A in three.values()]
+assert min(leads[:2]) > 0.5 > 2 * leads[2]  # guard: the_diagonal_loses_its_lead
+figure("three", "attention", {"weights": torch.stack(list(three.values()))}, {"heads": list(three)})
 
 # --8<-- [start:itself]
 def itself(q, k):
@@ -91,7 +114,7 @@ def itself(q, k):
 
 
 def expected(d):
-    """Given |x|, all L - 1 other scores are normal with spread |x|."""
+    """Given |x|, the L - 1 other products are normal of spread |x|."""
     length = torch.linspace(1e-3, 40, 100_001)
     density = ((d - 1) * length.log() - length**2 / 2).softmax(0)
     return density @ torch.special.ndtr(length) ** (L - 1)
@@ -99,36 +122,38 @@ def expected(d):
 
 
 # --8<-- [start:count]
-def bound(p):
-    """Four standard errors of a share p: one vote a draw at worst."""
-    return 4 * (p * (1 - p) / draws) ** 0.5
-
-
 torch.manual_seed(2)
 draws, widths, shares = 4000, [2, 4, 8, 16, 32], []
 for d in widths:
     x = torch.randn(draws, L, d)
     W_q, W_k = 0.5 * torch.randn(2, draws, d, D)
-    plain, own = itself(x, x), itself(x @ W_q, x @ W_k)
-    same = itself(x @ W_q, x @ W_q)
-    assert abs(plain.mean() - expected(d)) < bound(expected(d))
-    assert abs(own.mean() - 1 / L) < bound(1 / L)
-    assert same.mean() > 1 / L + bound(1 / L)
-    shares.append([run.mean() for run in (plain, same, own)])
-    print(f"{d:2}", *(f"{share:.3f}" for share in shares[-1]))
+    runs = (x, x), (x @ W_q, x @ W_q), (x @ W_q, x @ W_k)
+    plain, same, own = [itself(*run).mean() for run in runs]
+    assert abs(plain - expected(d)) < 0.02
+    assert abs(own - 1 / L) < 0.02
+    assert own + 0.02 < same < plain
+    shares.append([plain, same, own])
+    print(f"{d:2} {plain:.3f} {same:.3f} {own:.3f}")
 # --8<-- [end:count]
+points = torch.tensor(shares).T
+assert points[0, 0] < 0.6 < 0.95 < points[0, -2]  # guard: nearly_always_when_wide
+assert (points[:2].diff() > 0).all()  # guard: both_rise
+sample = torch.randn(100_000, 16, generator=torch.Generator().manual_seed(3)).norm(dim=-1)
+by_sampling = torch.special.ndtr(sample).pow(L - 1).mean()
+torch.testing.assert_close(by_sampling, expected(16), rtol=0.0, atol=0.002)  # guard: chance_of_no_rival
+# queries and keys that pick out any pairs: token i and token order[i]
+order, picks = torch.tensor([3, 0, 6, 2, 5, 1, 4]), torch.linalg.pinv(X)
+favoured = (X @ picks) @ (X @ picks[:, order]).mT
+assert torch.equal(favoured.argmax(-1), order)  # guard: any_pair
+sixteen = dict(zip(widths, shares, strict=True))[16]
 show("draws", draws)
 show("tokens", L)
-sixteen = shares[widths.index(16)]
 show("plain_share", f"{100 * sixteen[0]:.1f}")
 show("plain_expected", f"{100 * expected(16):.1f}")
 show("same_share", f"{100 * sixteen[1]:.0f}")
 show("own_share", f"{100 * sixteen[2]:.1f}")
 show("chance", f"{100 / L:.1f}")
-show("chance_bound", f"{100 * bound(1 / L):.1f}")
-show("plain_bound", f"{100 * bound(expected(16)):.1f}")
 grid = torch.arange(1, 33)
-points = torch.tensor(shares).T
 figure(
     "itself",
     "curves",
@@ -207,7 +232,7 @@ right, A_right = layer(batch, batch, batch)
 wrong, A_wrong = default(batch, batch, batch)
 print("A_right", tuple(A_right.shape), "A_wrong", tuple(A_wrong.shape))
 assert wrong.shape == right.shape
-assert A_wrong.shape != A_right.shape
+assert A_wrong.shape == (L, 2, 2) != A_right.shape
 assert not torch.allclose(wrong, right, atol=0.1)
 # sample 1 changes; sample 0 should not notice
 other = torch.stack([batch[0], batch[1] + 1])
@@ -215,6 +240,12 @@ assert torch.equal(layer(other, other, other)[0][0], right[0])
 leaked = default(other, other, other)[0][0]
 assert not torch.allclose(leaked, wrong[0], atol=0.1)
 # --8<-- [end:batch]
+assert default.batch_first != layer.batch_first  # guard: false_by_default
+turned = batch.transpose(0, 1)
+across = layer(turned, turned, turned)[0].transpose(0, 1)
+torch.testing.assert_close(wrong, across)  # guard: attention_between_samples
+torch.testing.assert_close(A_right.sum(-1), torch.ones(2, L))  # guard: rows_add_up_to_1
+assert not torch.allclose(A_right.sum(-2), torch.ones(2, L), atol=0.1)  # guard: columns_need_not
 
 # --8<-- [start:question]
 # tokens 1 and 4 are the same word
@@ -222,6 +253,7 @@ twice = X.clone()
 twice[4] = X[1]
 Y, A = layer(twice, twice, twice)
 torch.testing.assert_close(Y[4], Y[1])
+torch.testing.assert_close(A[4], A[1])
 torch.testing.assert_close(A[:, 4], A[:, 1])
 print("row 1", *(f"{weight:.3f}" for weight in A[1]))
 print("row 4", *(f"{weight:.3f}" for weight in A[4]))

@@ -1,3 +1,5 @@
+import warnings
+
 # --8<-- [start:setup]
 import torch
 from torch import nn
@@ -38,20 +40,30 @@ def tensors(**other):
 for name, tensor in tensors().items():
     print(f"{name:6} {tuple(tensor.shape)}")
 # --8<-- [end:table]
-groups = [
-    ("W_Q", "q", SIZES["E_q"], SIZES["d_q"]),
-    ("W_K", "k", SIZES["E_k"], SIZES["d_k"]),
-    ("W_V", "v", SIZES["E_v"], SIZES["d_v"]),
-    ("W_O", "o", SIZES["H"] * SIZES["d_v"], SIZES["E_o"]),
-]
+with torch.random.fork_rng():
+    made = tensors()
+    # the two pairs, each made larger together
+    for pair in ("d_q", "d_k"), ("S", "S_v"):
+        larger = tensors(**{name: SIZES[name] + 1 for name in pair})
+        assert larger["out"].shape == made["out"].shape  # guard: pairs_grow_together
+try:
+    made["Q"] + made["out"]  # guard: a_sum_needs_one_width
+except RuntimeError:
+    pass
+else:
+    raise AssertionError("widths of 24 and 11 were added")
+matrices = {"W_Q": made["W_Q"][0], "W_K": made["W_K"][0], "W_V": made["W_V"][0], "W_O": made["W_O"]}
+shape = {name: tuple(matrix.shape) for name, matrix in matrices.items()}
+assert shape["W_O"] == (SIZES["H"] * SIZES["d_v"], SIZES["E_o"])  # guard: output_of_all_heads
+assert [shape[name][0] for name in ("W_Q", "W_K", "W_V")] == [SIZES[n] for n in ("E_q", "E_k", "E_v")]  # guard: heights
 figure(
     "matrices",
     "blocks",
-    {name: torch.empty(rows, columns) for name, _, rows, columns in groups},
+    matrices,
     {
         "groups": {
-            name: [{"rows": [0, rows], "columns": [0, columns], "role": role, "text": f"{name} {rows}×{columns}"}]
-            for name, role, rows, columns in groups
+            name: [{"rows": [0, rows], "columns": [0, columns], "role": name[-1].lower(), "text": f"{name} {rows}×{columns}"}]
+            for name, (rows, columns) in shape.items()
         }
     },
 )
@@ -67,6 +79,9 @@ for name, size in SIZES.items():
     assert refused == (name in bound)
     print(f"{name:4}{size:3} ->{size + 1:3} {result}")
 # --8<-- [end:agree]
+show("bound", len(bound))
+show("all_sizes", len(SIZES))
+show("bound_pairs", len(bound) // 2)
 
 # --8<-- [start:stack]
 def depths(residual, draw, E=24, H=4, L=10, depth=12):
@@ -86,18 +101,25 @@ def depths(residual, draw, E=24, H=4, L=10, depth=12):
 
 with_sum = torch.tensor([depths(True, draw) for draw in range(20)])
 without = torch.tensor([depths(False, draw) for draw in range(20)])
-# the worst of 20 draws against the best of 20
-assert without[:, -1].max() < 1e-12 < 0.2 < with_sum[:, -1].min()
+# in each of 20 draws
+assert without[:, -1].max() < 1e-12
+assert with_sum[:, -1].min() > 0.2
 for depth in (1, 2, 4, 12):
     now = with_sum[:, depth - 1], without[:, depth - 1]
     print(f"{depth:2}", *(f"{run.median():.3f}" for run in now))
 # --8<-- [end:stack]
+middle = with_sum.median(0).values
+assert without[:, 3].max() < 0.01  # guard: alike_after_a_few
+assert (middle.diff() < 0).all()  # guard: falls_with_the_sum
+assert (middle[1:] > 0.8 * middle[:-1]).all()  # guard: falls_slowly
+show("draws", len(with_sum))
+show("depth", with_sum.shape[1])
 show("spread_with", f"{with_sum[:, -1].min():.2f}")
 show("spread_median", f"{with_sum[:, -1].median():.2f}")
 curves = {"x": torch.arange(1, 13)}
 for name, run in [("with_sum", with_sum), ("without", without)]:
-    low, middle, high = run.quantile(torch.tensor([0.0, 0.5, 1.0]), dim=0)
-    curves |= {name: middle, f"{name}_low": low, f"{name}_high": high}
+    low, high = run.aminmax(dim=0)
+    curves |= {name: run.median(0).values, f"{name}_low": low, f"{name}_high": high}
 figure("stack", "curves", curves, {"band": {name: [f"{name}_low", f"{name}_high"] for name in ("with_sum", "without")}})
 
 # --8<-- [start:kdim]
@@ -115,6 +137,8 @@ except AssertionError as error:
 else:
     raise AssertionError("25 is no multiple of 4")
 # --8<-- [end:kdim]
+assert layer.in_proj_weight is None  # guard: three_matrices
+assert nn.MultiheadAttention(24, 4, kdim=24, vdim=24).in_proj_weight.shape == (72, 24)  # guard: packed_if_all_are_E
 
 # --8<-- [start:free_width]
 t = tensors()
@@ -148,6 +172,10 @@ for name, (E, H, F) in MODELS.items():
     share = count(attention) / count(block)
     print(f"{name:11} {count(attention)} {count(block)} {share:.3f}")
 # --8<-- [end:parameters]
+for E, H in (8, 1), (64, 16), (768, 12), (12288, 96):
+    block = nn.TransformerEncoderLayer(E, H, 4 * E, device="meta")
+    assert abs(count(block.self_attn) / count(block) - share) < 0.005  # guard: whatever_E_and_H
+assert MODELS["BERT base"] == MODELS["GPT-2 small"]  # guard: equal_sizes
 show("share", f"{100 * share:.0f}")
 
 # --8<-- [start:whole]
@@ -165,6 +193,9 @@ norms = (6 * 2 + 6 * 3 + 2) * 2 * E
 assert count(paper) == attention + forward + norms
 print(attention, forward, norms, count(paper))
 # --8<-- [end:whole]
+assert paper.encoder.norm.weight.shape == paper.decoder.norm.weight.shape == (E,)  # guard: a_norm_ends_each_stack
+assert all(m.bias is not None for m in paper.modules() if isinstance(m, nn.Linear | nn.LayerNorm))  # guard: biases_everywhere
+show("places", len(inner))
 show("paper_attention", f"{attention:,}")
 show("paper_total", f"{count(paper):,}")
 
@@ -190,6 +221,9 @@ for name, (E, H, _) in MODELS.items():
         assert attention_at(L, E, H) == projections + scores
         print(f"{name:11} {L:4} {projections:10} {scores:10}")
 # --8<-- [end:operations]
+for h in (1, 4, 768):
+    assert attention_at(128, 768, h) == 4 * 128 * 768**2 + 2 * 128**2 * 768  # guard: whatever_H
+assert multiply_adds(nn.Linear(768, 768, device="meta"), torch.empty(128, 768, device="meta")) == 128 * 768**2  # guard: one_projection
 
 # --8<-- [start:quadratic]
 E, H, _ = MODELS["GPT-2 small"]
@@ -201,16 +235,18 @@ L = 2 * E
 assert attention_at(L, E, H) == 2 * (4 * L * E**2)
 print("2 E", L, attention_at(L, E, H))
 # --8<-- [end:quadratic]
-show("cross", 2 * E)
+show("cross", L)
 show("width", E)
 lengths = 2 ** torch.arange(5, 15)
 whole = torch.tensor([attention_at(int(n), E, H) for n in lengths])
-figure(
-    "growth",
-    "curves",
-    {"x": lengths, "projections": 4 * lengths * E**2, "scores": 2 * lengths**2 * E, "counted": whole},
-    {"log": ["x", "y"], "points": ["counted"]},
-)
+growth = {"projections": 4 * lengths * E**2, "scores": 2 * lengths**2 * E}
+assert torch.equal(growth["projections"] + growth["scores"], whole)  # guard: counted_is_the_sum
+for name, slope in ("projections", 1), ("scores", 2):
+    steps = growth[name][1:] / growth[name][:-1]
+    torch.testing.assert_close(steps, torch.full((9,), 2.0**slope))  # guard: slopes
+assert whole[0] < 1.1 * growth["projections"][0]  # guard: projections_on_the_left
+assert whole[-1] < 1.1 * growth["scores"][-1]  # guard: scores_on_the_right
+figure("growth", "curves", {"x": lengths, **growth, "counted": whole}, {"log": ["x", "y"], "points": ["counted"]})
 
 # --8<-- [start:memory]
 LENGTHS = {"paper base": 512, "BERT base": 512, "GPT-2 small": 1024}
@@ -225,9 +261,14 @@ for name, L in LENGTHS.items():
     assert A.nbytes * E == x.nbytes * H * L
     print(f"{name:11} {L:4} {x.nbytes:8} {A.nbytes:9} {H * L / E:5.1f}")
 # --8<-- [end:memory]
-show("gpt2_weights", f"{A.nbytes / 2**20:.0f}")
-show("gpt2_input", f"{x.nbytes / 2**20:.0f}")
-show("gpt2_ratio", f"{A.nbytes / x.nbytes:.0f}")
+mebibyte, ratio = 1024 * 1024, H * L // E
+weights_size, input_size = A.nbytes // mebibyte, x.nbytes // mebibyte
+assert (weights_size * mebibyte, input_size * mebibyte) == (A.nbytes, x.nbytes)  # guard: whole_mebibytes
+assert weights_size == ratio * input_size  # guard: ratio_of_gpt2
+show("gpt2_length", L)
+show("gpt2_weights", weights_size)
+show("gpt2_input", input_size)
+show("gpt2_ratio", ratio)
 
 # --8<-- [start:uncounted]
 E, H, L = 48, 4, 10
@@ -244,6 +285,12 @@ counted = [c.get_total_flops() // 2 for c in (slow, fused, fast)]
 print(expected, counted)
 assert counted == [expected, 4 * L * E**2, 0]
 # --8<-- [end:uncounted]
+with warnings.catch_warnings(record=True) as told, FlopCounterMode(display=False):
+    warnings.simplefilter("always")
+    layer(x, x, x, need_weights=False)
+    with torch.no_grad():
+        layer(x, x, x, need_weights=False)
+assert told == []  # guard: nothing_warns
 
 # --8<-- [start:question]
 for name, (E, H, F) in MODELS.items():
@@ -254,8 +301,10 @@ for name, (E, H, F) in MODELS.items():
     L = 2 * E + F
     x = torch.empty(L, 1, E, device="meta")
     assert multiply_adds(block, x) == 2 * L * linear
-    # half as long: a third of the work is attention
-    assert multiply_adds(block, x[: L // 2]) == 3 * L * linear // 4
+    # half as long: one part in three is quadratic
+    assert multiply_adds(block, x[: L // 2]) == 3 * 2 * (L // 2) ** 2 * E
     print(f"{name:11} {L} {L / E:.0f}")
 # --8<-- [end:question]
+assert L == 6 * E  # guard: six_times_the_width
+assert 4 * max(LENGTHS.values()) < L  # guard: far_beyond
 show("cross_block", L)

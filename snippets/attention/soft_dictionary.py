@@ -24,9 +24,9 @@ def nearest(query):
 
 
 def attention_weights(query, T):
-    # (..., S): the nearer the key, the higher the score
-    scores = -((query[..., None] - key) ** 2) / 2
-    return (scores / T).softmax(-1)
+    # (..., S): 0 where query and key coincide, else below
+    similarity = -((query[..., None] - key) ** 2) / 2
+    return (similarity / T).softmax(-1)
 
 
 def soft(query, T):
@@ -47,6 +47,12 @@ print(f"soft     {soft(query, 0.25):.4f}")
 for k, w in zip(key, attention_weights(query, 0.25), strict=True):
     print(f"key {k:.1f}  weight {w:.4f}")
 # --8<-- [end:ask]
+kernel = torch.exp(-((query - key) ** 2) / (2 * 0.25))
+torch.testing.assert_close(soft(query, 0.25), kernel @ value / kernel.sum())  # guard: formula
+at, top = attention_weights(query, 0.25), (query - key).abs().argmin()
+by_distance = at[(query - key).abs().argsort()]
+assert (by_distance.diff() < 0).all()  # guard: nearer_weighs_more
+assert at[top - 1] + at[top + 1] > 0.9 * (1 - at[top])  # guard: neighbours_share_the_rest
 show("key_list", " ".join(f"{k:g}" for k in key.tolist()))
 show("value_list", " ".join(f"{v:g}" for v in value.tolist()))
 show("query", f"{query:g}")
@@ -57,31 +63,35 @@ show("top_weight", f"{attention_weights(query, 0.25).max():.4f}")
 
 # --8<-- [start:mean]
 queries = torch.linspace(-1, 6, 141)
-points = torch.randn(S, 3)
-directions = torch.randn(3, 1000)
-farthest = (points @ directions).max(dim=0).values
 ranges = []
 for T in (0.01, 0.25, 100.0):
     weights = attention_weights(queries, T)
     assert weights.min() >= 0
     torch.testing.assert_close(weights.sum(-1), torch.ones(141))
-    # (141, 1000): how far the output reaches in each direction
-    reach = weights @ points @ directions
-    assert (reach <= farthest + 1e-12).all()
     answers = weights @ value
-    ranges.append(answers.max() - answers.min())
-    print(f"T {T:6.2f}  {answers.min():.4f} .. {answers.max():.4f}")
-assert ranges[0] > ranges[1] > ranges[2]
+    low, high = answers.min(), answers.max()
+    # beyond the values by rounding at most
+    assert value.min() - 1e-12 < low <= high < value.max() + 1e-12
+    ranges.append(high - low)
+    print(f"T {T:6.2f}  {low:.4f} .. {high:.4f}")
 # --8<-- [end:mean]
+assert ranges[0] > ranges[1] > ranges[2]  # guard: hotter_is_narrower
+# values of 3 dimensions: how far the values, and the answers, reach in each direction
+own = torch.Generator().manual_seed(1)
+points, directions = torch.randn(S, 3, generator=own), torch.randn(3, 1000, generator=own)
+farthest = (points @ directions).amax(0)
+for T in (0.01, 0.25, 100.0):
+    reach = attention_weights(queries, T) @ points @ directions
+    assert (reach <= farthest + 1e-12).all()  # guard: convex_hull
 show("directions", f"{directions.shape[1]:,}")
-show("first_query", f"{queries[0]:g}")
+show("first_query", f"{queries[0]:g}".replace("-", "−"))
 show("last_query", f"{queries[-1]:g}")
 show("low", f"{value.min():g}")
 show("high", f"{value.max():g}")
 
 # --8<-- [start:cold]
-scores = -((query - key) ** 2) / 2
-first, second = scores.topk(2).values
+similarity = -((query - key) ** 2) / 2
+first, second = similarity.topk(2).values
 gap = first - second
 spread = value.max() - value.min()
 errors, coldness = [], torch.tensor([10.0, 20.0, 40.0, 80.0])
@@ -113,7 +123,8 @@ show("both", f"{both:g}")
 
 # --8<-- [start:hot]
 mean = value.mean()
-covariance = ((scores - scores.mean()) * (value - mean)).mean()
+centred = similarity - similarity.mean()
+covariance = (centred * (value - mean)).mean()
 for T in (10.0, 100.0, 1000.0, 10000.0):
     distance = soft(query, T) - mean
     print(f"T {T:7.0f}  off by {distance:+.3e}  T * {distance * T:+.4f}")
@@ -121,8 +132,9 @@ rate = distance * T
 torch.testing.assert_close(rate, covariance, rtol=1e-3, atol=0.0)
 print(f"mean {mean:.4f}  covariance {covariance:+.4f}")
 # --8<-- [end:hot]
+assert (attention_weights(query, T) - 1 / S).abs().max() < 1e-4  # guard: all_weights_equal
 show("mean", f"{mean:g}")
-show("covariance", f"{covariance:.4f}")
+show("covariance", f"{covariance:.4f}".replace("-", "−"))
 
 # --8<-- [start:kernel]
 s = 0.5
@@ -146,19 +158,24 @@ for i in (20, 60, 100):
         f"  attention {attention[i]:.4f}  without {without[i]:.4f}"
     )
 # --8<-- [end:kernel]
+torch.testing.assert_close(soft(queries, s**2), regression)  # guard: temperature_is_s_squared
+positive = queries[queries > 0]
+winners = (positive[:, None] * key).argmax(-1)
+assert winners.unique().tolist() == [key.argmax()]  # guard: largest_key_wins
 show("without_error", f"{(without - regression).abs().max():.2f}")
 fine = torch.linspace(0, 5, 101)
+narrow, middling, wide = 0.1, 0.5, 2.0
+curves = {"s_narrow": soft(fine, narrow**2), "s_middling": soft(fine, middling**2), "s_wide": soft(fine, wide**2)}
+assert (soft(key, narrow**2) - value).abs().max() < 1e-6  # guard: through_the_points
+steepest = {name: curve.diff().abs().max() for name, curve in curves.items()}
+assert steepest["s_narrow"] > 5 * steepest["s_middling"]  # guard: steps_are_smoothed
+assert (curves["s_wide"] - mean).abs().max() < 0.15 * spread  # guard: nearly_flat
+for name, width in {"narrow": narrow, "middling": middling, "wide": wide}.items():
+    show(name, f"{width:g}")
 figure(
     "soft_dictionary",
     "curves",
-    {
-        "x": fine,
-        "s_010": soft(fine, 0.1**2),
-        "s_050": soft(fine, 0.5**2),
-        "s_200": soft(fine, 2.0**2),
-        "entries": value,
-        "entry_keys": key,
-    },
+    {"x": fine, **curves, "entries": value, "entry_keys": key},
     labels={"points": ["entries"], "x": {"entries": "entry_keys"}},
 )
 
@@ -176,6 +193,8 @@ print("norms", *(f"{norm:.4f}" for norm in on_circle.norm(dim=-1)))
 for r, a in zip(regression[:3], attention[:3], strict=True):
     print(f"regression {r:.4f}  attention {a:.4f}")
 # --8<-- [end:circle]
+radius = torch.full((S,), 1.5)
+torch.testing.assert_close(on_circle.norm(dim=-1), radius)  # guard: one_norm
 
 # --8<-- [start:zero]
 print(f"T = 0    {soft(query, 0.0):.4f}")
@@ -185,28 +204,35 @@ farthest_key = (query - key).abs().argmax()
 assert attention_weights(query, -1.0).argmax() == farthest_key
 
 # in one dimension a dot product asks "how large?", not "how near?"
-for q in (0.6, 2.0, 4.0):
+asked, different = (0.6, 2.0, 4.0), 0
+for q in asked:
     largest, near = (q * key).argmax(), (q - key).abs().argmin()
     assert largest == key.argmax()
+    different += int(largest != near)
     print(f"query {q}  dot {key[largest]:.1f}  near {key[near]:.1f}")
-assert (query * key).argmax() != (query - key).abs().argmin()
 # --8<-- [end:zero]
+assert 0 < different < len(asked)  # guard: dot_product_is_not_nearness
+show("different", different)
+show("asked", len(asked))
 
 # --8<-- [start:twice]
 again = torch.cat([key, key[2:3]])
 answers = torch.cat([value, value[2:3]])
-scores_again = -((query - again) ** 2) / 2
-twice = (scores_again / 0.25).softmax(-1)
+doubled = -((query - again) ** 2) / 2
+twice = (doubled / 0.25).softmax(-1)
 
-# the same by a term added to the score of key 2
+# the same by a term added to key 2 before the softmax
 extra = torch.zeros(S)
 extra[2] = torch.tensor(2.0).log()
-once = (scores / 0.25 + extra).softmax(-1)
+once = (similarity / 0.25 + extra).softmax(-1)
 torch.testing.assert_close(twice @ answers, once @ value)
 torch.testing.assert_close(twice[2] + twice[5], once[2])
 print(f"stored once   {soft(query, 0.25):.4f}")
 print(f"stored twice  {twice @ answers:.4f}")
 assert not torch.allclose(twice @ answers, soft(query, 0.25))
 # --8<-- [end:twice]
+entries = dict(zip(key.tolist(), value.tolist(), strict=True))
+overwritten = dict(zip(again.tolist(), answers.tolist(), strict=True))
+assert overwritten == entries  # guard: overwritten
 show("twice", f"{twice @ answers:.4f}")
 show("doubled", f"{key[2]:g}")
