@@ -148,11 +148,11 @@ class OneHead(torch.nn.Module):
 
     def __init__(self, norm):
         super().__init__()
-        self.query, self.key = (torch.nn.Linear(4, 4, bias=False) for _ in range(2))
+        self.query, self.key = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
         self.norm = norm
 
     def forward(self, x):
-        return (self.norm(self.query(x)) @ self.norm(self.key(x)).mT / 2).softmax(-1)
+        return (self.norm(self.query(x)) @ self.norm(self.key(x)).mT).softmax(-1)
 
 
 with torch.random.fork_rng(), torch.no_grad():
@@ -160,6 +160,8 @@ with torch.random.fork_rng(), torch.no_grad():
     loaded, x = normed.load_state_dict(plain.state_dict()), torch.randn(3, 4)
     assert [*loaded.missing_keys, *loaded.unexpected_keys] == []  # guard: loads_without_an_error
     assert not torch.allclose(normed(x), plain(x), atol=0.01)  # guard: qk_norm_is_another_function
+    cosines = F.cosine_similarity(plain.query(x)[:, None], plain.key(x)[None], dim=-1)
+    torch.testing.assert_close(normed(x), (4 * cosines).softmax(-1), rtol=1e-4, atol=0.0)  # guard: qk_norm_is_a_cosine
 
 # --8<-- [start:gradient]
 V = torch.randn(S, 3)

@@ -158,6 +158,10 @@ def distances(kind, R=20, steps=50):
     # (steps + 1, R)
     return torch.stack(history)
 # --8<-- [end:train]
+with torch.random.fork_rng():
+    W, x = start("apart", 2), torch.randn(2, 1, L, E)
+summed = sum(attention(x[1, 0] @ W[0][1, i], x[1, 0] @ W[1][1, i], x[1, 0] @ W[2][1, i])[0] @ W[3][1, i] for i in range(H))
+torch.testing.assert_close(forward(W, x)[0][1], summed)  # guard: a_layer_of_two_draws
 here, there = torch.eye(2), torch.eye(2).flip(0)
 assert apart_by(here, there) == 1  # guard: no_key_in_common
 assert apart_by(there, there.clone()) == 0  # guard: equal_matrices
@@ -244,7 +248,7 @@ wide_Q, wide_K = torch.cat([*W_Q], -1), torch.cat([*W_K], -1)
 dots = (Q @ wide_Q) @ (K @ wide_K).mT
 torch.testing.assert_close(dots, (q @ k.mT).sum(0))
 # one softmax of the sum, instead of H softmaxes
-A_wide = (dots / (H * d_k) ** 0.5).softmax(-1)
+_, A_wide = attention(Q @ wide_Q, K @ wide_K, V)
 A = torch.stack(weights)
 for i in range(H):
     assert not torch.allclose(A_wide, A[i], atol=0.1)
