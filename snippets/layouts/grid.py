@@ -145,10 +145,11 @@ for cell in left_out:
     print(f"NaN {nan:2}, the rest {apart.max():.0e} apart")
 # --8<-- [end:slow]
 
+import contextlib
 import warnings
 
 from kernels import fused_calls
-from option_grid import inputs, layer, masks
+from option_grid import B, E, H, inputs, layer, masks, outcome, seed
 from torch import nn
 
 for cell in left_out:  # the one kind by the mask, the other by NaN
@@ -321,3 +322,32 @@ for mistake in visible:
     found[mistake] = any(seen)
 assert [m for m in visible if not found[m]] == [extra_keys_swapped]
 # --8<-- [end:answer]
+
+
+def ran(cell, mistake=None, order=None, key_bias=True):
+    """Outputs and gradients of a cell: with a mistake planted, or with the slices of the mask, or a bias, changed by hand."""
+    seed(index(cell))
+    mha, given, options = layer(cell), inputs(cell), masks(cell)
+    if order is not None:
+        options["attn_mask"] = options["attn_mask"][order]
+    if not key_bias:
+        mha.in_proj_bias.data[E : 2 * E] = 0
+    with planted(mistake) if mistake else contextlib.nullcontext():
+        return outcome(cell, mha, given, options)
+
+
+both = usual._replace(mode="eval grad", add_bias_kv=True, add_zero_attn=True, need_weights="heads")
+(_, plain), _ = ran(both)
+(_, swapped), _ = ran(both, extra_keys_swapped)
+columns = [*range(plain.shape[-1] - 2), plain.shape[-1] - 1, plain.shape[-1] - 2]
+torch.testing.assert_close(swapped, plain[..., columns])  # guard: the_last_two_columns_change_places
+torch.testing.assert_close(ran(both, key_bias_lost)[0], ran(both, key_bias=False)[0])  # guard: the_key_bias_is_zero
+by_sample = usual._replace(mode="eval grad", mask="bool 3-D")
+by_head = [i % B * H + i // B for i in range(B * H)]  # slice i is of head i // B and sample i % B
+torch.testing.assert_close(  # guard: the_mask_is_ordered_by_head
+    ran(by_sample, samples_and_heads_swapped)[0], ran(by_sample, order=by_head)[0])
+names = [name for name, _ in layer(usual).named_parameters()]
+slopes, untrained = (dict(zip(names, ran(usual, m)[1][1:], strict=True)) for m in (None, bias_not_trained))
+assert not untrained.pop("in_proj_bias").any()  # guard: the_input_biases_get_no_gradient
+for name, slope in untrained.items():
+    torch.testing.assert_close(slope, slopes[name])  # guard: and_nothing_else
