@@ -99,8 +99,10 @@ def depths(residual, draw, E=24, H=4, L=10, depth=12):
     return spread
 
 
-with_sum = torch.tensor([depths(True, draw) for draw in range(20)])
-without = torch.tensor([depths(False, draw) for draw in range(20)])
+with_sum, without = (
+    torch.tensor([depths(residual, draw) for draw in range(20)])
+    for residual in (True, False)
+)
 # in each of 20 draws
 assert without[:, -1].max() < 1e-12
 assert with_sum[:, -1].min() > 0.2
