@@ -36,7 +36,7 @@ for n, (letter, per_head) in enumerate(roles.items()):
         name, first = f"W_{i}^{letter}", n * E + i * D
         matrices[name] = per_head[i]
         bands.append({"rows": [first, first + D], "role": letter.lower(), "head": i, "text": name, "of": per_head[i]})
-figure(
+figure(  # guard: bands
     "rosetta",
     "blocks",
     {"in_proj_weight": mha.in_proj_weight, **matrices},
