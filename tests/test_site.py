@@ -2,12 +2,14 @@
 
 import json
 import re
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
 import html5lib
 import pytest
 import shared_site
+from mkdocs.utils.meta import get_data
 
 LANGUAGES = ("ja", "en")
 SOURCES = sorted(
@@ -58,6 +60,15 @@ def test_the_head(source):
     assert head.count('hreflang="x-default"') == 1
     assert '<meta http-equiv="Content-Security-Policy" content="default-src \'self\'' in head
     assert "unsafe" not in re.search(r'Security-Policy" content="([^"]*)"', head)[1]
+
+
+def test_pages_are_described_in_their_own_words():
+    told = {source: unescape(re.search(r'<meta name="description" content="([^"]*)"', html(source))[1]) for source in SOURCES}
+    fronts = {source: get_data((shared_site.ROOT / "docs" / source).read_text("utf-8"))[1] for source in SOURCES}
+    own = {source: front["description"] for source, front in fronts.items() if "description" in front}
+    assert {source: told[source] for source in own} == own
+    assert len(set(own.values())) == len(own)
+    assert any("/practice/" in source for source in own)
 
 
 @pytest.mark.parametrize("source", SOURCES)

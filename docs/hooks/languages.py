@@ -29,7 +29,7 @@ LOCAL = {
         "slate": "明るい配色にする",
         "copyright": "文章はCC BY 4.0、コードはMIT",
         "description": "論文のマルチヘッド注意とPyTorchのnn.MultiheadAttentionは同じ関数です。"
-        "重みの並べ方の対応を、ビルドのたびに実行して確かめます。",
+        "重み行列の並べ方の対応を、ビルドのたびに実行して確かめます。",
     },
     "en": {
         "name": "One attention, two layouts",
@@ -38,7 +38,7 @@ LOCAL = {
         "slate": "Switch to light",
         "copyright": "Text: CC BY 4.0, code: MIT",
         "description": "The paper's multi-head attention and PyTorch's nn.MultiheadAttention are one function "
-        "with its weights laid out differently. Every build runs the proof.",
+        "with its weight matrices laid out differently. Every build runs the check.",
     },
 }
 SOFT_FAULTS = project.CACHE / "soft_faults.json"

@@ -24,6 +24,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from mkdocs.structure.toc import get_toc
 from mkdocs.utils import get_relative_url
+from mkdocs.utils.meta import get_data
 from project import Fault
 
 import snippets
@@ -372,6 +373,7 @@ def _plain_notebook(content, page):
         content,
     )
     source = (project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8")
+    page.meta["description"] = get_data(source)[1].get("description")
     headings = re.findall(
         r"^(#{1,6}) (.*?)\s*\{ *#([\w-]+)[^}]*\}\s*$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), flags=re.M
     )
