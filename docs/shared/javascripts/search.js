@@ -20,7 +20,8 @@ const fold = (text) =>
     .replace(/(?<=[a-z])-(?=[a-z0-9])/g, "")
     .replace(/\\?sqrt\b *[{(]?/g, "√")
     .replace(/(?<=[ァ-ヶー])・(?=[ァ-ヶ])/g, "")
-    .replace(/(?<=[アカサタナハマヤラワガザダバパャァ]|[ァ-ヶー](?:リ|ティ)(?=ー(?![ァ-ヶ])))ー/g, "");
+    .replace(/(?<=[アカサタナハマヤラワガザダバパャァ])ー/g, "")
+    .replace(/(?<=[ァ-ヶー](?:リ|ティ))ー(?![ァ-ヶ])/g, "");
 
 // in_proj_weight, nn.MultiheadAttention and multi-head are found whole and by their parts.
 const parts = (word) =>
@@ -31,6 +32,9 @@ const parts = (word) =>
     .filter(Boolean);
 const COMPOUND = /[A-Za-z][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)+|[A-Za-z][a-z0-9]*[A-Z][A-Za-z0-9]*/g;
 const spread = (text) => [fold(text), ...[...text.matchAll(COMPOUND)].flatMap(([word]) => parts(word))].join("|");
+
+const unspaced = (text) => text.replace(/\s+/g, "");
+const named = (written) => ({ written, whole: fold(written), glued: unspaced(fold(written)), spread: spread(written) });
 
 // mask, masks, masked and masking have one root; so have 取り出し and 取り出し方.
 const root = (word) => {
@@ -99,19 +103,15 @@ class Site {
     for (const doc of docs) {
       const address = doc.apart ? doc.location : doc.location.split("#")[0];
       if (!pages.has(address)) {
-        pages.set(address, { entries: [], words: [], names: [], boost: doc.boost ?? 1, top: doc.apart });
+        pages.set(address, { entries: [], words: [], names: [], boost: doc.boost ?? 1, length: 0 });
       }
       const page = pages.get(address);
-      page.words.push(...(doc.words ?? []).map((written) => ({ written, whole: fold(written), spread: spread(written) })));
-      page.names.push(...(doc.names ?? []).map((written) => ({ written, whole: fold(written), spread: spread(written) })));
-      page.entries.push({
-        doc,
-        whole: fold(doc.title),
-        title: spread(doc.title),
-        text: spread(doc.text),
-        code: spread(doc.code ?? ""),
-        length: doc.text.length,
-      });
+      page.words.push(...(doc.words ?? []).map(named));
+      page.names.push(...(doc.names ?? []).map(named));
+      const { whole, glued, spread: title } = named(doc.title);
+      const [text, code] = [spread(doc.text), spread(doc.code ?? "")];
+      page.entries.push({ doc, whole, glued, title, text, code, side: unspaced(text), length: doc.text.length });
+      page.length += doc.text.length;
     }
     this.pages = [...pages.values()];
     this.docs = new Map(docs.map((doc) => [doc.location, doc]));
@@ -133,7 +133,10 @@ class Site {
     if (!/^(?:[a-z]{5,}|[ァ-ヶー]{4,})$/.test(word)) {
       return undefined;
     }
-    this.words ??= this.everything.match(/(?<![a-z0-9_])[a-z]{4,}(?![a-z0-9_])|[ァ-ヶー]{4,}/g).reduce((often, known) => often.set(known, (often.get(known) ?? 0) + 1), new Map());
+    this.words ??= [...this.everything.matchAll(/(?<![a-z0-9_])[a-z]{4,}(?![a-z0-9_])|[ァ-ヶー]{4,}/g)].reduce(
+      (often, [known]) => often.set(known, (often.get(known) ?? 0) + 1),
+      new Map(),
+    );
     let [best, least] = [undefined, word.length < 8 ? 1.5 : 2.5];
     for (const [known, often] of this.words) {
       if (known[0] === word[0] && Math.abs(known.length - word.length) < 3) {
@@ -149,7 +152,7 @@ class Site {
     const words = WORDS ? [...WORDS.segment(run)].map(({ segment }) => segment) : [...run];
     const pieces = [];
     for (let start = 0, end; start < words.length; start = end) {
-      for (end = words.length; end > start + 1 && !this.has(words.slice(start, end).join("")); end -= 1);
+      for (end = Math.min(words.length, start + 8); end > start + 1 && !this.has(words.slice(start, end).join("")); end -= 1);
       pieces.push(words.slice(start, end).join(""));
     }
     return pieces.filter((piece) => /[^ぁ-ん]/.test(piece)); // の, から, です
@@ -159,9 +162,8 @@ class Site {
   read(query) {
     const asked = { terms: new Map(), nowhere: [], instead: [] };
     const words = query
-      .normalize("NFKC")
       .split(/[\s、。，,;!?"“”「」（）()[\]{}<>]+/)
-      .map((word) => word.replace(/^['`.:]+|['`.:]+$/g, ""))
+      .map((word) => word.replace(/^['`.:-]+|['`.:-]+$/g, ""))
       .filter(Boolean)
       .flatMap((word) => (this.has(fold(word), word) ? [word] : word.split(BORDER)));
     const telling = words.filter((word) => !IDLE.has(word.toLowerCase()));
@@ -197,9 +199,10 @@ class Site {
   }
 
   /** The pages that a query finds, best first: those with all its words before those with some. */
-  find(query) {
+  find(typed) {
+    const query = typed.normalize("NFKC");
     const { terms, nowhere, instead } = this.read(query);
-    const glued = instead.reduce((text, [word, near]) => text.replace(fold(word), near), fold(query)).replace(/\s+/g, "");
+    const glued = unspaced(instead.reduce((text, [word, near]) => text.replace(fold(word), near), fold(query)));
     const rows = this.pages.map((page) => ({ page, hits: terms.map((term) => this.hit(term, page)) }));
     const rare = terms.map((_, t) => {
       const often = rows.filter(({ hits }) => hits[t]).length;
@@ -211,7 +214,7 @@ class Site {
       row.all = row.hits.filter(Boolean).length;
       row.entries = row.page.entries.map((entry, i) => ({ entry, score: sum((hit) => hit.entries[i]) }));
       const together = Math.max(...row.entries.map(({ score }) => score));
-      const phrase = terms.length > 1 ? this.phrase(glued, row.page) * sum(() => 2) : 0;
+      const phrase = glued === terms[0].text ? 0 : this.phrase(glued, row.page) * sum(() => 2);
       row.score = (sum((hit) => hit.score) + together + phrase) * row.page.boost;
     }
     found.sort((a, b) => b.all - a.all || b.score - a.score);
@@ -220,7 +223,7 @@ class Site {
 
   /** How well one page answers one term; undefined where it does not. Where a word stands tells more than how often. */
   hit(term, page) {
-    const named = (words) => Math.max(0, ...words.map((word) => (word.whole === term.text ? 1 : term.count(word.spread) ? 0.4 : 0)));
+    const called = (words) => Math.max(0, ...words.map((word) => (word.whole === term.text ? 1 : term.count(word.spread) ? 0.4 : 0)));
     const seen = { text: 0, code: 0, heading: 0 };
     const scores = page.entries.map((entry) => {
       const [inTitle, inText, inCode] = [entry.title, entry.text, entry.code].map((text) => term.count(text));
@@ -230,27 +233,25 @@ class Site {
       seen.heading = Math.max(seen.heading, title);
       return { title, score: title + inText / (inText + 0.5 + 0.7 * (entry.length / this.mean.entry)) + (inCode ? 0.4 : 0) };
     });
-    const [words, names] = [named(page.words), named(page.names)];
+    const [words, names] = [called(page.words), called(page.names)];
     if (!(words || names || seen.text || seen.code || seen.heading)) {
       return undefined;
     }
-    const text = seen.text / (seen.text + 1.5 + 1.5 * (page.entries.reduce((sum, entry) => sum + entry.length, 0) / this.mean.page));
+    const text = seen.text / (seen.text + 1.5 + 1.5 * (page.length / this.mean.page));
     const score = 3 * words + 1.2 * names + 2 * scores[0].title + 1.5 * seen.heading + text + (0.6 * seen.code) / (seen.code + 1);
     return { score, entries: scores.map((one, i) => one.score + (i ? 0 : 2 * words + names)) };
   }
 
   /** Whether the words of a query stand side by side, and where. */
   phrase(glued, page) {
-    const bare = (text) => text.replace(/\s+/g, "");
-    const names = [...page.words, ...page.names].map(({ whole }) => bare(whole));
-    const titles = page.entries.map((entry) => bare(entry.whole));
-    if (names.includes(glued) || titles[0] === glued) {
+    const names = [...page.words, ...page.names, ...page.entries];
+    if (names.some((name) => name.glued === glued)) {
       return 1;
     }
-    if ([...names, ...titles].some((text) => text.includes(glued))) {
+    if (names.some((name) => name.glued.includes(glued))) {
       return 0.6;
     }
-    return page.entries.some((entry) => bare(entry.text).includes(glued)) ? 0.3 : 0;
+    return page.entries.some((entry) => entry.side.includes(glued)) ? 0.3 : 0;
   }
 }
 
@@ -275,13 +276,13 @@ const teaser = (doc, terms, pattern) => {
   const wide = JAPANESE.test(text) ? AROUND / 2 : AROUND;
   const places = terms.flatMap((term, t) => [...text.matchAll(new RegExp(term.shown, "gi"))].map(({ index }) => ({ index, t })));
   const within = (place) => new Set(places.filter(({ index }) => index >= place.index && index < place.index + 1.5 * wide).map(({ t }) => t)).size;
-  const best = places.reduce((one, other) => (one && within(one) >= within(other) ? one : other), undefined)?.index ?? 0;
-  const start = best < wide ? 0 : text.slice(best - wide / 2, best).search(/[\s。、]/) + 1 + best - wide / 2;
+  const place = places.reduce((one, other) => (one && within(one) >= within(other) ? one : other), undefined)?.index ?? 0;
+  const start = place < wide ? 0 : text.slice(place - wide / 2, place).search(/[\s。、]/) + 1 + place - wide / 2;
   const rest = text.slice(start, start + 2 * wide);
-  const end = start + 2 * wide < text.length ? rest.replace(/[^\s。、]*$/, "") || rest : rest;
+  const part = start + 2 * wide < text.length ? rest.replace(/[^\s。、]*$/, "") || rest : rest;
   const words = code.split(" ").filter((word) => word.search(pattern) >= 0).slice(0, 8);
   return [
-    text && `<p>${start ? "… " : ""}${marked(end.trim(), pattern)}${start + end.length < text.length ? " …" : ""}</p>`,
+    text && `<p>${start ? "… " : ""}${marked(part.trim(), pattern)}${start + part.length < text.length ? " …" : ""}</p>`,
     words.length && `<p>${words.map((word) => `<code>${marked(word, pattern)}</code>`).join(" ")}</p>`,
   ]
     .filter(Boolean)
@@ -301,6 +302,7 @@ const answer = (site, query) => {
     const shown = entries
       .filter(({ entry, score }) => score > 0 || entry.doc.location === address)
       .sort((one, other) => other.score - one.score)
+      .filter(({ entry }, i) => i < SECTIONS || entry.doc.location === address)
       .map(({ entry: { doc }, score }) => ({
         location: doc.location,
         title: marked(doc.title, pattern),
@@ -309,8 +311,7 @@ const answer = (site, query) => {
         score: found.length - rank - (best - score) / (best - least + 1), // Enter opens the greatest
         ...(doc.location === address && tags(page, terms)),
       }));
-    const item = items.get(address) ?? [];
-    items.set(address, [...item, ...shown.filter((one, i) => i < SECTIONS || one.location === address)]);
+    items.set(address, [...(items.get(address) ?? []), ...shown].slice(0, SECTIONS + 1));
   });
   for (const [address, item] of items) {
     if (!item.some(({ location }) => location === address)) {
