@@ -50,7 +50,9 @@ def found(page, query):
     field = page.locator(FIELD)
     field.fill("")
     field.dispatch_event("keyup")
-    browser.until(page, f"() => document.querySelector('{ITEM}') === null && document.querySelector('{NOWHERE}').hidden")
+    browser.until(
+        page, f"() => document.querySelector('{ITEM}') === null && document.querySelector('{NOWHERE}').hidden"
+    )
     before = page.locator(META).first.inner_text()
     field.fill(query)  # as an input method does: the word at once, then a key goes up
     field.dispatch_event("keyup")
@@ -98,7 +100,9 @@ def test_what_readers_type_finds_the_page_that_answers(fields, language):
     first = sum(rank == 1 for rank in ranks.values())
     three = sum(rank is not None and rank <= 3 for rank in ranks.values())
     mean = sum(1 / rank for rank in ranks.values() if rank) / len(ranks)
-    table.append(f"{language}: of {len(ranks)} queries {first} first, {three} among three; mean reciprocal rank {mean:.3f}")
+    table.append(
+        f"{language}: of {len(ranks)} queries {first} first, {three} among three; mean reciprocal rank {mean:.3f}"
+    )
     print("", *table, sep="\n")
     assert three == len(ranks), "\n".join(table)
     assert first >= FIRST * len(ranks), "\n".join(table)
@@ -107,7 +111,9 @@ def test_what_readers_type_finds_the_page_that_answers(fields, language):
 
 @pytest.mark.parametrize("language", QUERIES)
 def test_every_answer_is_a_page_of_the_site(site, language):
-    pages = {path.parent.relative_to(site / language).as_posix() + "/" for path in (site / language).rglob("index.html")}
+    pages = {
+        path.parent.relative_to(site / language).as_posix() + "/" for path in (site / language).rglob("index.html")
+    }
     wanted = {one for answer in QUERIES[language].values() for one in answer}
     assert not [one for one in wanted if not any(answers(page, [one]) for page in pages)]
 
@@ -142,7 +148,11 @@ def test_one_word_of_several_that_is_nowhere_is_named(fields, language, query, u
 
 @pytest.mark.parametrize(
     ("language", "query", "meant"),
-    [("en", "multihead atention", "multihead attention"), ("en", "attenton", "attention"), ("ja", "マルチヘット", "マルチヘッド")],
+    [
+        ("en", "multihead atention", "multihead attention"),
+        ("en", "attenton", "attention"),
+        ("ja", "マルチヘット", "マルチヘッド"),
+    ],
 )
 def test_a_slip_of_the_finger_is_forgiven_and_told(fields, language, query, meant):
     page = fields[language]
@@ -163,8 +173,15 @@ def test_a_slip_of_the_finger_is_forgiven_and_told(fields, language, query, mean
 )
 def test_pages_with_all_words_come_before_pages_with_one(fields, site, language, one, other):
     def has(page, word):
-        article = (site / language / page / "index.html").read_text("utf-8").partition("<article")[2].partition("</article>")[0]
-        article = re.sub(r'<(figure|details class="file").*?</(figure|details)>', "", article, flags=re.S)  # not searched
+        article = (
+            (site / language / page / "index.html")
+            .read_text("utf-8")
+            .partition("<article")[2]
+            .partition("</article>")[0]
+        )
+        article = re.sub(
+            r'<(figure|details class="file").*?</(figure|details)>', "", article, flags=re.S
+        )  # not searched
         return word.lower() in unescape(re.sub(r"<[^>]*>", "", article)).lower()
 
     results = [page for page in found(fields[language], f"{one} {other}") if not page.startswith("reference/")]
@@ -195,7 +212,13 @@ def test_spellings_of_one_word_find_the_same_pages(fields, language, spellings):
 
 def test_text_may_be_spelt_otherwise_than_the_query(fields):
     docs = {"a/": "エンコーダ層とデコーダーとライブラリー", "b/": "nothing", "c/": "ﾒﾓﾘ and ﬁne-tuning"}
-    for query, page in {"エンコーダー層": "a/", "デコーダ": "a/", "ライブラリ": "a/", "メモリー": "c/", "finetuning": "c/"}.items():
+    for query, page in {
+        "エンコーダー層": "a/",
+        "デコーダ": "a/",
+        "ライブラリ": "a/",
+        "メモリー": "c/",
+        "finetuning": "c/",
+    }.items():
         assert [item[0]["location"] for item in asked(fields["ja"], docs, query)["items"]] == [page], query
 
 
@@ -208,7 +231,12 @@ def test_text_is_shown_as_text(fields):
 
 @pytest.mark.parametrize(
     ("whole", "part"),
-    [("key_padding_mask", "padding"), ("in_proj_weight", "proj"), ("nn.MultiheadAttention", "multihead"), ("GPT-2", "GPT")],
+    [
+        ("key_padding_mask", "padding"),
+        ("in_proj_weight", "proj"),
+        ("nn.MultiheadAttention", "multihead"),
+        ("GPT-2", "GPT"),
+    ],
 )
 def test_an_identifier_is_found_whole_and_by_its_parts(fields, whole, part):
     page = fields["en"]
@@ -220,7 +248,11 @@ def test_an_identifier_is_found_whole_and_by_its_parts(fields, whole, part):
 
 def test_one_root_finds_all_its_forms(fields):
     page = fields["en"]
-    for forms in (["mask", "masks", "masking", "masked"], ["prune", "pruning", "pruned"], ["visualize", "visualisation"]):
+    for forms in (
+        ["mask", "masks", "masking", "masked"],
+        ["prune", "pruning", "pruned"],
+        ["visualize", "visualisation"],
+    ):
         first = [(found(page, form)[0], counted(page)) for form in forms]
         assert all(one == first[0] for one in first), dict(zip(forms, first, strict=True))
 
@@ -268,7 +300,11 @@ def test_nothing_of_the_search_is_fetched_before_the_field_is_used_and_little_th
     page.locator(FIELD).click()
     page.locator(FIELD).press_sequentially("softmax")
     page.wait_for_selector(ITEM, timeout=15_000)
-    sent = {path.partition("/")[2].partition("/")[2]: size for path, size, _ in server.sent if re.search("search|lunr|worker", path)}
+    sent = {
+        path.partition("/")[2].partition("/")[2]: size
+        for path, size, _ in server.sent
+        if re.search("search|lunr|worker", path)
+    }
     assert set(sent) == {"javascripts/search.js", "search/search_index.json"}
     assert sent["javascripts/search.js"] <= SCRIPT
     assert sent["search/search_index.json"] <= PER_PAGE[language] * len(list((site / language).rglob("index.html")))
@@ -304,7 +340,9 @@ def test_the_index_holds_formulas_as_tex_and_no_soup(docs):
         assert soup not in text, soup
     soup = re.search(r"(?:\d\.\d\d){4}", text)
     assert not soup, f"the numbers of a figure: {text[max(0, soup.start() - 100) : soup.end()]}"
-    assert not [doc["title"] for doc in entries if "$" in doc["title"] or "\\" in doc["title"]], "no formula in a heading"
+    assert not [doc["title"] for doc in entries if "$" in doc["title"] or "\\" in doc["title"]], (
+        "no formula in a heading"
+    )
 
 
 def test_the_index_speaks_of_this_languages_pages_alone(docs, site):
@@ -343,7 +381,9 @@ def test_a_list_that_is_no_list_of_words_ends_the_build(small, written, fault):
 
 
 def test_words_for_the_search_change_without_rereading_and_reach_the_index(small):
-    small.write("docs/en/layouts/two-sums.md", "---\nsearch: [adding up]\n---\n\n" + small.read("docs/en/layouts/two-sums.md"))
+    small.write(
+        "docs/en/layouts/two-sums.md", "---\nsearch: [adding up]\n---\n\n" + small.read("docs/en/layouts/two-sums.md")
+    )
     done = small.build()
     assert done.returncode == 0, done.said
     docs = json.loads(small.read("site/en/search/search_index.json"))["docs"]
