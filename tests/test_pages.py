@@ -435,6 +435,10 @@ def test_our_own_pages_obey_the_glossary():
     """The real forbidden words find the planted ones, so their silence on our pages means something."""
     planted = pages.scan("# 見出しです { #a }\n\nパラメータと変圧器、埋込。値は `x` です。\n", "docs/ja/a.md")
     assert len(list(pages.word_faults(planted, "ja"))) == 6
+    titles = pages.scan("「ひとつの注意、ふたつの配置」の「ふたつの配置、ひとつの関数」。\n", "docs/ja/a.md")
+    assert not list(pages.word_faults(titles, "ja"))
+    planted = pages.scan("ふたつのライブラリの許容差。\n", "docs/ja/a.md")
+    assert len(list(pages.word_faults(planted, "ja"))) == 3
     planted = pages.scan("# A { #a }\n\nOf course, self attention is a weights matrix.\n", "docs/en/a.md")
     assert len(list(pages.word_faults(planted, "en"))) == 3
 

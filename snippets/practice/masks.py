@@ -53,7 +53,7 @@ print(f"{share:.2f}")
 assert share > 0.1
 # --8<-- [end:causal_wrong]
 _, free = mha(x, x, x, **every_head)
-torch.testing.assert_close(seen, (free.log() + ones).softmax(-1))  # guard: added_to_the_scores
+torch.testing.assert_close(seen, (free.log() + (~future).double()).softmax(-1))  # guard: added_to_the_scores
 # what the past gains, and what is left of the future
 gain = (seen - free)[..., ~future].sum() / free.sum()
 assert 0 < gain < 0.2 < free[..., future].sum() / free.sum()  # guard: past_gains_a_little
