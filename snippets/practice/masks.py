@@ -246,8 +246,8 @@ wrong_leaf = x.clone().requires_grad_()
 q, k, v = project(wrong_leaf)
 # -inf is added to the scores, and the softmax mended behind
 added = torch.zeros(B, L, L).masked_fill(hidden, -torch.inf)
-scores = q @ k.mT / D**0.5 + added[:, None]
-heads = scores.softmax(-1).nan_to_num(0) @ v
+masked = q @ k.mT / D**0.5 + added[:, None]
+heads = masked.softmax(-1).nan_to_num(0) @ v
 wrong = mha.out_proj(heads.transpose(1, 2).flatten(2))
 torch.testing.assert_close(wrong[~empty], finite[~empty])
 wrong[~empty].sum().backward()

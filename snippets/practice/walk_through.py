@@ -85,20 +85,20 @@ for i in range(H):
 # --8<-- [end:weights]
 
 # --8<-- [start:weights_wrong]
-scores = q[0] @ k[0].transpose(-2, -1)
+products = q[0] @ k[0].transpose(-2, -1)
 # the root of E instead of D
-by_width = (scores / E**0.5).softmax(dim=-1)
+by_width = (products / E**0.5).softmax(dim=-1)
 refused(by_width, weights[:, 0])
 assert not torch.allclose(by_width, weights[:, 0])
 # columns sum to 1 instead of rows
-by_column = (scores / D**0.5).softmax(dim=-2)
+by_column = (products / D**0.5).softmax(dim=-2)
 refused(by_column, weights[:, 0])
 assert not torch.allclose(by_column, weights[:, 0])
 # --8<-- [end:weights_wrong]
 # the right weights tell what the wrong ones are: a flatter power of them, and their columns over the columns' sums
 flatter = (weights[:, 0].log() * (D / E) ** 0.5).softmax(dim=-1)
 torch.testing.assert_close(by_width, flatter)  # guard: root_of_the_width
-odds = (scores / D**0.5).exp()
+odds = (products / D**0.5).exp()
 torch.testing.assert_close(by_column, odds / odds.sum(dim=1, keepdim=True))  # guard: over_columns
 for wrong, axis in ((by_width, -1), (by_column, -2)):
     torch.testing.assert_close(wrong.sum(dim=axis), torch.ones(B, L))  # guard: distributions_both
