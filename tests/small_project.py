@@ -60,11 +60,12 @@ class SmallProject:
             name = page.relative_to(self.path("docs/ja")).with_suffix("").as_posix()
             self.reread(name)
 
-    def python(self, *arguments, check=False, **environment):
+    def python(self, *arguments, check=False, stdin=None, **environment):
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=self.folder,
             env={**os.environ, **environment},
+            stdin=stdin,
             capture_output=True,
             text=True,
             encoding="utf-8",

@@ -90,6 +90,11 @@ def test_serve(server, small):
     small.replace("snippets/index.py", "and more", "and much more")
     server.until(lambda: "and much more" in server.get("/ja/"))
 
+    # a hook changes: one process would obey it and the other would not
+    small.replace("docs/hooks/lean.py", "import", "# changed\nimport")
+    server.until(lambda: "docs/hooks/lean.py: this hook has changed since `mkdocs serve` began: restart it" in server.said)
+    assert "and much more" in server.get("/en/") + server.get("/ja/")
+
 
 def test_a_first_build_that_fails_ends_serve(small):
     small.replace("snippets/index.py", "by_columns)\n", "by_columns + 1)\n")

@@ -2,8 +2,11 @@
 
 The process that MkDocs started builds Japanese; a second one, started when the scripts have run, builds English. Both
 write into SITE.building; when both have finished and the finished site has passed its checks, it takes the place of SITE.
+One build of a checkout at a time: they share .cache, and would share SITE.building.
 """
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +19,7 @@ from urllib.parse import urlsplit
 
 import finish
 import project
-from mkdocs.exceptions import PluginError
+from mkdocs.exceptions import Abort, PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from project import Fault
@@ -41,20 +44,37 @@ LOCAL = {
         "with its weight matrices laid out differently. Every build runs the check.",
     },
 }
-SOFT_FAULTS = project.CACHE / "soft_faults.json"
+SECOND = Path(__file__).with_name("second_language.py")
 
 child = None  # the process that builds the other language
 building = None  # the folder that becomes the site
 
 
+def _hooks():
+    """{file: digest} of the hooks as they stand on the disk."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return {project.relative(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+LOADED = _hooks()
+
+
 def on_startup(command, dirty):
-    project.state.serving = command == "serve" or "DOCS_SERVING" in os.environ
+    if not project.IS_CHILD:
+        project.state.serving = command == "serve"
 
 
 @event_priority(100)  # before the search plugin reads theme.language
 def on_config(config):
     global building
-    building = Path(config.site_dir).with_name(Path(config.site_dir).name + ("" if project.IS_CHILD else ".building"))
+    project.stop(_configuration_faults(config))
+    if project.IS_CHILD:
+        building = Path(config.site_dir)
+    else:
+        project.lock()
+        site = Path(config.site_dir).resolve()  # where a link leads: the link itself stays
+        building = _building(site)
+        project.stop(place_faults(site))
     config.extra["scope"] = urlsplit(config.site_url).path  # one memory of the colour scheme for both languages
     for palette in config.theme["palette"]:
         palette["toggle"]["name"] = LOCAL[project.LANG][palette["scheme"]]
@@ -73,14 +93,40 @@ def on_config(config):
     }
     if config.repo_url:
         config.edit_uri = f"edit/main/docs/{project.LANG}/"
-    project.soft_faults.clear()
+    project.soft_faults[:] = project.state.handed
     if config.nav:
         if not project.IS_CHILD:
             project.stop(_nav_faults(config.nav))
         config.nav = _local_nav(config.nav, config.extra.get("sections", {}))
-    if project.IS_CHILD and project.state.serving:
-        project.soft_faults.extend(Fault(**fault) for fault in json.loads(SOFT_FAULTS.read_text(encoding="utf-8")))
     return config
+
+
+def _configuration_faults(config):
+    """What would make another site than the one that the checks know, or none."""
+    now = _hooks()
+    for name in sorted(name for name in {*now, *LOADED} if now.get(name) != LOADED.get(name)):
+        # the other language's process would obey the new one, this process the old one
+        yield Fault(name, 0, "this hook has changed since `mkdocs serve` began: restart it")
+    if not config.site_url:
+        yield Fault("mkdocs.yml", 0, "the site has no address: SITE_URL is empty; give it one, or do not set it")
+    try:
+        project.built()
+    except (ValueError, OverflowError, OSError):
+        epoch = os.environ["SOURCE_DATE_EPOCH"]
+        yield Fault("mkdocs.yml", 0, f"SOURCE_DATE_EPOCH is {epoch!r}, and should be a number of seconds since 1970")
+    if not config.use_directory_urls:
+        yield Fault("mkdocs.yml", 0, "use_directory_urls is off: every link of this site leads to a folder")
+    if config.theme.name != "material":
+        yield Fault("mkdocs.yml", 0, f"the theme is {config.theme.name}: this site's templates are Material's")
+
+
+def place_faults(site):
+    """What stands where the site is to be written, and is not ours to remove."""
+    for path in (site, _building(site), _old(site)):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            yield Fault(project.relative(path), 0, "a folder will be written here, and this is none: move it away")
+    if site.is_dir() and any(site.iterdir()) and not (site / ".nojekyll").is_file():
+        yield Fault(project.relative(site), 0, "this folder is not empty and no site of ours: it would be replaced")
 
 
 def _nav_faults(nav):
@@ -117,26 +163,28 @@ def on_pre_build(config):
     if project.IS_CHILD:
         return
     shutil.rmtree(building, ignore_errors=True)
-    SOFT_FAULTS.parent.mkdir(parents=True, exist_ok=True)
-    SOFT_FAULTS.write_text(json.dumps([asdict(fault) for fault in project.soft_faults]), encoding="utf-8")
     (other,) = project.LANGUAGES.keys() - {project.LANG}
-    environment = {**os.environ, "DOCS_LANG": other, "SITE_URL": config.extra["site"] + "/"}
-    if project.state.serving:
-        environment["DOCS_SERVING"] = "1"
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "--quiet",
-        "build",
-        "--no-strict",
-        "--config-file",
-        config.config_file_path,
-        "--site-dir",
-        str(building),
-    ]
+    order = {
+        "language": other,
+        "building": str(building),
+        "config_file": config.config_file_path,
+        "site_url": config.extra["site"] + "/",
+        "serving": project.state.serving,
+        "soft_faults": [asdict(fault) for fault in project.soft_faults],
+    }
     said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  (closed when the process has ended)
-    child = subprocess.Popen(command, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True), said, other
+    process = subprocess.Popen(
+        [sys.executable, str(SECOND)],
+        stdin=subprocess.PIPE,
+        stdout=said,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    child = process, said, other
+    with contextlib.suppress(BrokenPipeError):  # it died at once: what it said is told when it is waited for
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
 
 
 def on_files(files, config):
@@ -180,12 +228,14 @@ def on_post_build(config):
     _write_root(config)
     project.stop(finish.check_site(building, config.extra["root"], config.extra["site"]))
     _swap(building, building.with_name(building.name.removesuffix(".building")))
+    project.LOCK.release(force=True)
 
 
 def _wait_for_child():
     global child
     process, said, language = child
     process.wait()
+    _hang_up(process)
     said.seek(0)
     text, child = said.read().strip(), None
     said.close()
@@ -197,6 +247,11 @@ def _wait_for_child():
         )
     if text:
         project.log.warning(text)
+
+
+def _hang_up(process):
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
 
 
 def _write_root(config):
@@ -213,7 +268,7 @@ def _write_root(config):
 
 def _swap(new, site):
     """Put the finished folder in the place of the old one; the old one is only removed when the new one stands."""
-    old = site.with_name(site.name + ".old")
+    old = _old(site)
     shutil.rmtree(old, ignore_errors=True)
     if site.exists():
         site.rename(old)
@@ -221,16 +276,32 @@ def _swap(new, site):
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _building(site):
+    return site.with_name(site.name + ".building")
+
+
+def _old(site):
+    return site.with_name(site.name + ".old")
+
+
+@event_priority(-100)  # it may end the build before MkDocs prints a traceback
 def on_build_error(error):
-    global child
+    global child, building
     if child:
         process, said, _ = child
         process.terminate()
         process.wait()
+        _hang_up(process)
         said.close()
         child = None
-    if building and not project.IS_CHILD:
-        shutil.rmtree(building, ignore_errors=True)
+    if not project.IS_CHILD:
+        if building and project.LOCK.is_locked:
+            shutil.rmtree(building, ignore_errors=True)
+        project.LOCK.release(force=True)
+    building = None
+    if isinstance(error, OSError):
+        project.log.error(project.failed(error))
+        raise Abort("Aborted because the system refused") from None
 
 
 def on_serve(server, config, builder):

@@ -746,6 +746,7 @@ def on_page_content(content, page, **_):
 if __name__ == "__main__":
     if sys.argv[1:2] != ["stamp"]:
         sys.exit("usage: python docs/hooks/pages.py stamp layouts/rosetta")
+    project.lock()
     if broken := snippets.run_scripts():  # what they say now is what is accepted
         sys.exit("\n".join(map(str, broken)))
     sys.exit(stamp(sys.argv[2:]))

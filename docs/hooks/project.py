@@ -1,10 +1,12 @@
 """What the hooks share: where things are, which language is being built, and how a fault is told."""
 
+import datetime
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
 from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).parents[2]
@@ -14,14 +16,17 @@ CACHE = ROOT / ".cache"
 RECORDS = CACHE / "snippets"  # what each script printed, claimed, showed and drew
 
 LANGUAGES = {"ja": "日本語", "en": "English"}
-LANG = os.environ.get("DOCS_LANG", "ja")
-IS_CHILD = "DOCS_LANG" in os.environ  # the second language, built by a process of its own
+LANG = "ja"  # which one this process builds
+IS_CHILD = False  # whether it builds the second one: second_language.py alone says so, on an order of languages.py
+
+LOCK = filelock.FileLock(CACHE / "lock")  # the system takes it back when its holder dies
 
 log = logging.getLogger("mkdocs.hooks")
 
 
 class _State:
     serving = False  # set by languages.on_startup
+    handed: tuple["Fault", ...] = ()  # to the second language: soft faults that the first one found
 
 
 state = _State()
@@ -60,9 +65,33 @@ def stop(faults):
         raise PluginError("\n".join(map(str, hard)))
 
 
+def built():
+    """When the site is built: SOURCE_DATE_EPOCH says so where two builds are to be the same bytes."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if not epoch:
+        return datetime.datetime.now(datetime.UTC)
+    return datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+
+
+def failed(error):
+    """What the system refused, as a sentence: an OSError names a file and a reason."""
+    name = relative(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    return f"{name}: {(error.strerror or str(error)).lower()}; the build needs to read and write here"
+
+
+def lock():
+    """Keep whoever else would write into .cache, a build or a stamp, waiting, and wait for whoever does: LOCK.release()."""
+    CACHE.mkdir(exist_ok=True)
+    try:
+        LOCK.acquire(timeout=0)
+    except filelock.Timeout:
+        log.info("Another build of this checkout is running: waiting until it has finished")
+        LOCK.acquire()
+
+
 def relative(path):
     """`path` as a reader of a message would type it: from the project's root, with slashes."""
-    path = Path(path).resolve()
+    path = Path(os.fsdecode(path)).resolve()
     return path.relative_to(ROOT.resolve()).as_posix() if path.is_relative_to(ROOT.resolve()) else str(path)
 
 
