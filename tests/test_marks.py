@@ -269,7 +269,7 @@ def test_a_guard_is_recorded_by_its_name(tmp_path):
     [
         ("lower = lower + 1  # guard: apart\n", "guard 'apart' names no claim"),
         ("assert lower.min() < 9  # guard: one\n", "the name 'one' is taken"),
-        ("for _ in ():\n    assert lower.min() < 9  # guard: never\n", "guard 'never' names no claim"),
+        ("for _ in ():\n    assert lower.min() < 9  # guard: never\n", "this claim did not run"),
         (
             "# --8<-- [start:two]\nassert lower.min() < 9  # guard: small\n# --8<-- [end:two]\n",
             "guard 'small' stands in section [two], whose name is enough",

@@ -91,9 +91,9 @@ def test_sections():
 
 
 BAD = {
-    'show("Bad Name", 1)': "ValueError: show: name must be a lower-case identifier, got 'Bad Name'",
+    'show("Bad Name", len("a"))': "ValueError: show: name must be a lower-case identifier, got 'Bad Name'",
     'show("tensor", torch.ones(2))': "TypeError: show: value must be a string or a number, got Tensor",
-    'show("twice", 1)\nshow("twice", 1)': "ValueError: show: 'twice' was shown before",
+    'show("twice", len("a"))\nshow("twice", len("a"))': "ValueError: show: 'twice' was shown before",
     'figure("big", "matrix", {"a": torch.ones(300, 300)})': "figure: tensor 'a' has 90000 numbers, at most 50000",
     'figure("a", "blocks", {})\nfigure("a", "blocks", {})': "ValueError: figure: 'a' was drawn before",
 }

@@ -3,6 +3,7 @@
 `instrument(tree)` rewrites every `assert`, and every `try` that demands an error, of a script's syntax tree into a call of
 a `Recorder`, which evaluates it, keeps what it found, and refuses a claim that could not have failed. The recorder also
 stands in for `torch.testing.assert_close` while the script runs, so that a call inside a recipe counts for the script's line.
+What cannot fail whatever is computed is refused before, by `pretence`.
 """
 
 import ast
@@ -12,6 +13,7 @@ import math
 import operator
 import re
 import sys
+import types
 
 COMPARISONS = {
     "Eq": operator.eq, "NotEq": operator.ne, "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
@@ -30,6 +32,12 @@ NEGATED = {
     "In": "NotIn",
     "NotIn": "In",
 }
+SYMBOLS = {
+    "Eq": "==", "NotEq": "!=", "Lt": "<", "LtE": "<=", "Gt": ">", "GtE": ">=",
+    "Is": "is", "IsNot": "is not", "In": "in", "NotIn": "not in",
+}  # fmt: skip
+SLIPS = (NameError, AttributeError, SyntaxError, ImportError)  # what a slip of the pen raises
+FARTHEST = 1000  # how many times a value a typed bound of 1 or more may be
 
 
 GUARD = re.compile(r"\s*# guard: (\w+)\s*$")  # the name of a claim that stands between the shown sections
@@ -67,16 +75,13 @@ class _Rewriter(ast.NodeTransformer):
     def _claim(self, line, test, message, negated=False):
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             return self._claim(line, test.operand, message, not negated)
-        if not any(isinstance(part, ast.Name) for part in ast.walk(test)):
-            return _call("constant", line)
         if isinstance(test, ast.Compare) and not (negated and len(test.ops) > 1):
             sides = [test.left, *test.comparators]
-            if any(ast.dump(a) == ast.dump(b) for a, b in itertools.pairwise(sides)):
-                return _call("constant", line)
             names = [type(op).__name__ for op in test.ops]
             names = [NEGATED[name] for name in names] if negated else names
             operators = ast.List([ast.Constant(name) for name in names], ast.Load())
-            return _call("compare", line, message, operators, ast.List(sides, ast.Load()))
+            typed = ast.Constant(tuple(not any(isinstance(part, ast.Name) for part in ast.walk(side)) for side in sides))
+            return _call("compare", line, message, operators, ast.List(sides, ast.Load()), typed)
         function = test.func if isinstance(test, ast.Call) else None
         if isinstance(function, ast.Attribute | ast.Name) and getattr(
             function, "attr", getattr(function, "id", "")
@@ -85,15 +90,26 @@ class _Rewriter(ast.NodeTransformer):
             return _call(
                 "call", line, message, ast.Constant(negated), function, ast.List(test.args, ast.Load()), keywords
             )
+        if isinstance(function, ast.Name) and function.id in ("all", "any") and test.args:
+            test.args[0] = _call("some", line, test.args[0])
+        elif isinstance(function, ast.Attribute) and function.attr in ("all", "any"):
+            function.value = _call("some", line, function.value)
         return _call("truth", line, message, ast.Constant(negated), test)
 
     def visit_Try(self, node):
         self.generic_visit(node)
-        last = node.orelse[-1] if node.orelse else None
-        if isinstance(last, ast.Raise) and "AssertionError" in ast.dump(last):
+        if demands_error(node):
             for handler in node.handlers:
-                handler.body.insert(0, ast.copy_location(ast.Expr(_call("raised", node.body[-1].lineno)), handler))
+                named = ast.Constant(ast.unparse(handler.type) if handler.type else "")
+                call = _call("raised", node.body[-1].lineno, named)
+                handler.body.insert(0, ast.copy_location(ast.Expr(call), handler))
         return node
+
+
+def demands_error(node):
+    """Whether a `try` claims that its body raises: without an error it would end in an AssertionError."""
+    last = node.orelse[-1] if node.orelse else None
+    return isinstance(last, ast.Raise) and "AssertionError" in ast.dump(last)
 
 
 # ---------------------------------------------------------------- recording
@@ -103,9 +119,13 @@ class Recorder:
     """What a script claimed. `records` maps (line, kind) to a JSON-able record; calls in a loop are folded with a count."""
 
     def __init__(self, path, source):
+        import torch
+
         self.path = str(path)
         self.lines = source.splitlines()
         self.records = {}
+        self.failed = {}  # line: how, of claims whose failure nobody has demanded
+        self.torchs = torch.equal, torch.allclose
         self.spans = sorted(
             ((node.lineno, node.end_lineno) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)),
             key=lambda span: span[1] - span[0],
@@ -125,31 +145,48 @@ class Recorder:
 
     # -- the calls that instrument() writes into the script
 
-    def constant(self, line):
-        raise Vacuous(line, "it compares a constant, or an expression with itself")
-
-    def raised(self, line):
+    def raised(self, line, named):
         error = sys.exc_info()[1]
+        if isinstance(error, SLIPS) and not any(kind.__name__ in named for kind in type(error).__mro__[:-3]):
+            raise Vacuous(line, f"{type(error).__name__} would be any slip of the pen: {error}")
+        self.failed.pop(getattr(error, "claim", (None,))[0], None)
         self._keep(line, "raises", sides=[type(error).__name__])
 
-    def truth(self, line, message, negated, value):
-        if bool(value) == negated:
-            self._fail(line, message(), "it is false")
-        self._keep(line, "bound", value)
-
-    def compare(self, line, message, names, sides):
+    def some(self, line, values):
+        """What all() or any() is asked of: a verdict on nothing is refused."""
         import torch
 
-        for name, left, right in zip(names, sides, sides[1:], strict=False):
+        if not isinstance(values, torch.Tensor):
+            values = list(values)
+        if not (values.numel() if isinstance(values, torch.Tensor) else values):
+            raise Vacuous(line, "there is nothing to judge")
+        return values
+
+    def truth(self, line, message, negated, value):
+        import torch
+
+        if bool(value) == negated:
+            self._fail(line, message(), "it is false")
+        plain = isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", str(torch.bool))
+        if not plain and not isinstance(vars(type(value)).get("__bool__"), types.FunctionType):
+            raise Vacuous(line, f"a {type(value).__name__} is no truth value: compare it with something")
+        self._keep(line, "bound", value)
+
+    def compare(self, line, message, names, sides, typed):
+        import torch
+
+        for index, (name, (left, right)) in enumerate(zip(names, itertools.pairwise(sides), strict=True)):
             if not bool(COMPARISONS[name](left, right)):
-                error = _greatest_error(left, right)
+                error = _greatest_error(left, right) if name == "Eq" else math.nan
                 told = "" if math.isnan(error) else f", {error:.3g} apart"
-                self._fail(line, message(), f"{_short(left)} against {_short(right)}{told}")
+                self._fail(line, message(), f"{_short(left)} {SYMBOLS[name]} {_short(right)} is false{told}")
             numbers = [side for side in (left, right) if isinstance(side, float | int | torch.Tensor)]
             if any(not math.isfinite(x) for side in numbers for x in torch.as_tensor(side).flatten().tolist()):
                 raise Vacuous(line, "a side is not finite")
             if isinstance(left, torch.Tensor) and isinstance(right, torch.Tensor) and _same_memory(left, right):
                 raise Vacuous(line, "both sides are the same memory")
+            if name in ("Lt", "LtE", "Gt", "GtE") and typed[index] != typed[index + 1]:
+                self._check_bound(line, *((right, left) if typed[index] else (left, right)))
         kinds = {
             "Eq": "exact",
             "Is": "exact",
@@ -172,8 +209,11 @@ class Recorder:
     def call(self, line, message, negated, function, arguments, keywords):
         import torch
 
-        name = function.__name__
+        name = getattr(function, "__name__", "it")
         owner = getattr(function, "__self__", None)
+        tensors = isinstance(owner, torch.Tensor) and isinstance(function, types.BuiltinMethodType)
+        if not tensors and function not in self.torchs:
+            raise Vacuous(line, f"this {name} is not torch's own: what it compares is not known")
         left, right, *rest = [owner, *arguments] if isinstance(owner, torch.Tensor) else arguments
         tolerance = None
         if name == "allclose":
@@ -186,6 +226,8 @@ class Recorder:
             self._fail(line, message(), how)
         if left.shape != right.shape:
             raise Vacuous(line, f"the shapes {tuple(left.shape)} and {tuple(right.shape)} always differ")
+        if not left.numel():
+            raise Vacuous(line, "there is nothing to compare")
         equal_nan = bool(keywords.get("equal_nan"))
         self._check_pair(line, left, right, equal_nan)
         if not negated:
@@ -209,6 +251,8 @@ class Recorder:
             with contextlib.suppress(Exception):
                 worst = max(_pairs(actual, expected), key=lambda pair: _greatest_error(*pair))
                 error.claim = (line, _apart(*worst, *_tolerance(*worst, rtol, atol)))
+            if sys._getframe(1).f_code.co_filename == self.path:
+                self.failed[line] = getattr(error, "claim", (line, "they differ"))[1]
             raise
         if line is None:
             return
@@ -279,6 +323,11 @@ class Recorder:
         if holds(_moved(left), right) or holds(left, _moved(right)):
             raise Vacuous(line, "it still holds when one side is moved by 1 %")
 
+    def _check_bound(self, line, value, bound):
+        """A typed bound must be near enough to what it bounds: `error < 1e9` says nothing."""
+        if _is_number(value) and _is_number(bound) and abs(bound) >= 1 and abs(value) * FARTHEST <= abs(bound):
+            raise Vacuous(line, f"the bound is more than {FARTHEST} times the value, {_short(value)}")
+
     # -- keeping
 
     def _line(self):
@@ -294,6 +343,7 @@ class Recorder:
     def _fail(self, line, message, how):
         error = AssertionError(message if message is not None else self._text(line))
         error.claim = (line, how)
+        self.failed[line] = how
         raise error
 
     def _text(self, line):
@@ -340,6 +390,12 @@ class Recorder:
 
 
 # ---------------------------------------------------------------- tensors
+
+
+def _is_number(value):
+    import torch
+
+    return isinstance(value, int | float) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 def _pairs(actual, expected):

@@ -9,17 +9,20 @@ its records below FOLDER and tells its progress on standard output, one line of 
 import os
 
 # one thread: two scripts at once with two threads each on two cores take fifty times as long
-os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", PYTHONHASHSEED="0")
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")
 
 import argparse
 import ast
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import math
 import multiprocessing
+import platform
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -29,14 +32,18 @@ from importlib import metadata
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import claims
+sys.path.insert(0, str(Path(__file__).parent))  # PYTHONSAFEPATH would leave it out
 
-HERE = Path(__file__).parent
+import claims
+import pretence
+
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SNIPPETS = ROOT / "snippets"
+SNIPPETS = (ROOT / "snippets").resolve()
 MARKER = re.compile(r"^\s*# --8<-- \[(start|end):([\w-]+)\]\s*$")
 LARGEST_FIGURE = 50_000  # numbers
-os.environ.setdefault("ATTENTION_CACHE", str(ROOT / ".cache" / "artifacts"))  # where recipes keep what is dear to make
+PARTS = ("out", "figures", "values", "claims")
+NOT_SOURCES = {".cache", ".git", ".venv", "__pycache__", "site"}  # folders of the project whose files are made
 
 
 class Broken(Exception):
@@ -120,6 +127,11 @@ def _execute(path, source, found, record, tree=None):
     import torch
 
     tree = tree or ast.parse(source, str(path))
+    try:
+        pretence.refuse(tree)
+    except (claims.Vacuous, pretence.Typed) as error:
+        raise Broken(error.line, f"{error}\n    {source.splitlines()[error.line - 1].strip()}") from None
+    demanded = pretence.demanded(tree)
     for statement in tree.body:
         inside = {section_at(found, line) for line in (statement.lineno, statement.end_lineno)}
         if len(inside) > 1 or any(
@@ -146,13 +158,18 @@ def _execute(path, source, found, record, tree=None):
                     exec(compile(ast.Module([statement], []), str(path), "exec"), module.__dict__)
     except claims.Vacuous as error:
         raise Broken(error.line, f"{error}\n    {recorder._text(error.line)}") from None
-    except Broken:
-        raise
     except BaseException as error:
         raise _told(error, path, recorder) from error
     finally:
         sys.path.remove(str(SNIPPETS / "recipes"))
         sys.modules["__main__"] = previous
+    for line, how in recorder.failed.items():
+        raise Broken(line, f"the claim no longer holds, and its failure is swallowed: {how}\n    {recorder._text(line)}")
+    made = {line for line, _ in recorder.records}
+    for line, kind in demanded:
+        if (line, kind) not in recorder.records and not (kind is None and line in made):
+            why = "never reached, or not made with torch's own assert_close"
+            raise Broken(line, f"this claim did not run, so it proves nothing: {why}\n    {recorder._text(line)}")
     if not recorder.records:
         record["no_claim"] = True
     record["outputs"] = {name: text.getvalue() for name, text in outputs.items() if name and text.getvalue()}
@@ -281,10 +298,33 @@ def digest(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+@functools.cache
+def machine():
+    """What decides the last digits besides versions: the processor, and what the environment lets PyTorch use of it."""
+    told = {"vendor_id", "flags", "Features", "CPU implementer", "CPU part"}
+    try:
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+        lines = [line for line in first.splitlines() if line.partition(":")[0].strip() in told]
+    except OSError:  # not Linux
+        lines = [platform.processor()]
+    names = re.compile("(ATEN|MKL|DNNL|ONEDNN|OPENBLAS|BLIS|KMP|OMP|GOMP|TORCH|PYTORCH)_")
+    lines += sorted(f"{name}={value}" for name, value in os.environ.items() if names.match(name))
+    return hashlib.sha256("\n".join([platform.machine(), *lines]).encode()).hexdigest()[:16]
+
+
+# where recipes keep what is dear to make, whatever the environment says: it would be believed
+ARTIFACTS = ROOT / ".cache" / "artifacts" / machine()
+os.environ["ATTENTION_CACHE"] = str(ARTIFACTS)
+
+
+@functools.cache
 def foundation():
-    """What every output depends on besides its own files: the runner and the versions of Python, torch and numpy."""
-    runner = hashlib.sha256((HERE / "claims.py").read_bytes() + (HERE / "run_snippet.py").read_bytes()).hexdigest()
-    return {"runner": runner, "python": sys.version, **{name: version(name) for name in ("torch", "numpy")}}
+    """What every output depends on besides its own files: the runner, the versions of Python, torch and numpy, the machine."""
+    runner = b"".join((HERE / name).read_bytes() for name in ("claims.py", "pretence.py", "run_snippet.py"))
+    versions = {name: version(name) for name in ("torch", "numpy")}
+    return {
+        "runner": hashlib.sha256(runner).hexdigest(), "python": sys.version, "machine": machine(), **versions,
+    }  # fmt: skip
 
 
 def version(distribution):
@@ -295,19 +335,24 @@ def version(distribution):
 
 
 def _watch_files(opened):
-    """Note every file below snippets/ that the script opens: data is a dependency like an import."""
-    prefix = str(SNIPPETS) + os.sep
+    """Note every file of the project that the script opens: data is a dependency like an import."""
 
     def note(event, arguments):
-        if (
-            event == "open"
-            and isinstance(arguments[0], str)
-            and arguments[0].startswith(prefix)
-            and "__pycache__" not in arguments[0]
-        ):
-            opened.add(arguments[0])
+        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            name = os.path.realpath(os.fsdecode(arguments[0]))
+            if _is_source(name):
+                opened.add(name)
 
     sys.addaudithook(note)
+
+
+def _is_source(name):
+    """Whether a file is one that somebody wrote: below snippets/, or elsewhere in the project."""
+    for folder in (SNIPPETS, ROOT):
+        if name.startswith(f"{folder}{os.sep}"):
+            inside = Path(name).relative_to(folder).parts
+            return not NOT_SOURCES & set(inside) and not name.startswith(sys.prefix + os.sep)
+    return False
 
 
 def _dependencies(opened, before):
@@ -317,7 +362,7 @@ def _dependencies(opened, before):
         if str(getattr(module, "__file__", None) or "").startswith(str(SNIPPETS))
     }
     files = {
-        Path(name).relative_to(SNIPPETS).as_posix(): digest(name)
+        Path(os.path.relpath(name, SNIPPETS)).as_posix(): digest(name)
         for name in sorted(files | opened)
         if Path(name).is_file()
     }
@@ -340,8 +385,10 @@ def _to_file(path, result):
     Path(result).write_text(json.dumps(run(path)), encoding="utf-8")
 
 
-def batch(paths, jobs, fork):
+def batch(paths, jobs, fork, caller=None):
     """Run scripts side by side, each in a process of its own; yield (path, record) as they finish.
+
+    caller: a file descriptor that can be read when the process that wants the records is gone; then everything ends.
 
     Processes are forked from this one after it has imported torch, which costs a tenth of importing it each time;
     without fork (Windows, macOS) each is a fresh process.
@@ -358,7 +405,12 @@ def batch(paths, jobs, fork):
                 process = context.Process(target=_to_file, args=(path, result))
                 process.start()
                 running[process.sentinel] = process, path, result
-            for sentinel in wait(list(running)):
+            ready = wait([*running, *([] if caller is None else [caller])])
+            if caller in ready:
+                for process, *_ in running.values():
+                    process.terminate()
+                sys.exit("The process that asked for these records is gone.")
+            for sentinel in ready:
                 process, path, result = running.pop(sentinel)
                 process.join()
                 if result.exists():
@@ -371,22 +423,24 @@ def can_fork():
     return sys.platform == "linux" and "ATTENTION_NO_FORK" not in os.environ
 
 
+# ---------------------------------------------------------------- what is kept, and believed only when whole
+
+
 def _write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path)
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_text(text, encoding="utf-8", newline="\n")  # the bytes that the seal was made of
     part.replace(path)
 
 
 def keep(folder, base, path, record):
     """Write the record of a script below `base` below `folder`: NAME.py.out for includes, NAME.{figures,values,claims,entry}.json."""
-    stem = folder / Path(path).resolve().relative_to(base).with_suffix("")
     blocks = "".join(
         f"# --8<-- [start:{name}]\n{text.rstrip()}\n# --8<-- [end:{name}]\n" for name, text in record["outputs"].items()
     )
-    _write(stem.with_name(stem.name + ".py.out"), blocks)
-    for part in ("figures", "values", "claims"):
-        _write(stem.with_name(f"{stem.name}.{part}.json"), json.dumps(record[part], ensure_ascii=False, indent=1))
+    texts = {part: json.dumps(record[part], ensure_ascii=False, indent=1) for part in PARTS[1:]} | {"out": blocks}
     entry = {
         "script": digest(path),
         "foundation": foundation(),
@@ -394,28 +448,64 @@ def keep(folder, base, path, record):
         "packages": record.get("packages", {}),
         "seconds": round(record["seconds"], 3),
         "no_claim": record.get("no_claim", False),
+        "parts": {part: seal(text) for part, text in texts.items()},
     }
-    _write(stem.with_name(f"{stem.name}.entry.json"), json.dumps(entry, indent=1))
+    for part, text in texts.items():
+        _write(record_path(Path(path).resolve(), base, folder, part), text)
+    text = json.dumps({**entry, "seal": seal(entry)}, indent=1)
+    _write(record_path(Path(path).resolve(), base, folder, "entry"), text)
+
+
+def seal(kept):
+    """A digest of a text, or of what can be written as JSON."""
+    text = kept if isinstance(kept, str) else json.dumps(kept, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def record_path(script, base, folder, part):
     """Where `keep` puts a part of a script's record: `layouts/rosetta.py`, `claims` -> layouts/rosetta.claims.json."""
     stem = folder / Path(script).relative_to(base).with_suffix("")
-    return stem.with_name(f"{stem.name}.{part}.json")
+    return stem.with_name(stem.name + (".py.out" if part == "out" else f".{part}.json"))
 
 
 def is_current(script, base, folder, foundation):
-    """Whether what is kept of `script` was made by the same script, imports, data, runner and versions."""
+    """Whether what is kept of `script` is whole, and was made by the same script, imports, data, runner and versions."""
     try:
         entry = json.loads(record_path(script, base, folder, "entry").read_text(encoding="utf-8"))
         return (
-            entry["foundation"] == foundation
+            entry.pop("seal") == seal(entry)
+            and entry["foundation"] == foundation
             and entry["script"] == digest(script)
             and all(digest(SNIPPETS / name) == known for name, known in entry["files"].items())
             and all(version(name) == known for name, known in entry["packages"].items())
+            and all(digest(record_path(script, base, folder, part)) == entry["parts"][part] for part in PARTS)
         )
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError):
         return False
+
+
+def believe_artifacts():
+    """Remove each artifact that is not as it was when it was sealed: it is made anew."""
+    known = _sealed()
+    for path in ARTIFACTS.glob("*.pt"):
+        if not path.is_file() or known.get(path.name) != digest(path):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def seal_artifacts(before):
+    """Remember every artifact that was not there before: {name: digest}. One that was keeps the seal it has, or none."""
+    if ARTIFACTS.is_dir():
+        known = {name: seal for name, seal in _sealed().items() if (ARTIFACTS / name).exists()}
+        known |= {path.name: digest(path) for path in ARTIFACTS.glob("*.pt") if path.name not in before}
+        _write(ARTIFACTS / "seals.json", json.dumps({"known": known, "seal": seal(known)}, indent=1))
+
+
+def _sealed():
+    try:
+        kept = json.loads((ARTIFACTS / "seals.json").read_text(encoding="utf-8"))
+        return kept["known"] if kept["seal"] == seal(kept["known"]) else {}
+    except (OSError, KeyError, ValueError, TypeError):
+        return {}
 
 
 def main():
@@ -433,8 +523,12 @@ def main():
     )
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    failed = False
-    for path, record in batch(arguments.scripts, arguments.jobs, can_fork()):
+    failed, caller = False, None
+    if arguments.batch:
+        believe_artifacts()
+        caller = 0 if sys.platform != "win32" else None
+    before = {path.name for path in ARTIFACTS.glob("*.pt")}
+    for path, record in batch(arguments.scripts, arguments.jobs, can_fork(), caller):
         fault = record["fault"]
         failed |= bool(fault)
         if arguments.batch:
@@ -445,6 +539,7 @@ def main():
             )
         else:
             _print(path, record)
+    seal_artifacts(before)
     return int(failed)
 
 

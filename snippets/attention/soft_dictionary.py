@@ -43,8 +43,9 @@ except KeyError as error:
 else:
     raise AssertionError("exact() answered")
 print(f"nearest  {nearest(query):.4f}")
-print(f"soft     {soft(query, 0.25):.4f}")
-for k, w in zip(key, attention_weights(query, 0.25), strict=True):
+T = 0.25
+print(f"soft     {soft(query, T):.4f}")
+for k, w in zip(key, attention_weights(query, T), strict=True):
     print(f"key {k:.1f}  weight {w:.4f}")
 # --8<-- [end:ask]
 kernel = torch.exp(-((query - key) ** 2) / (2 * 0.25))
@@ -56,10 +57,10 @@ assert at[top - 1] + at[top + 1] > 0.9 * (1 - at[top])  # guard: neighbours_shar
 show("key_list", " ".join(f"{k:g}" for k in key.tolist()))
 show("value_list", " ".join(f"{v:g}" for v in value.tolist()))
 show("query", f"{query:g}")
-show("temperature", f"{0.25:g}")
+show("temperature", f"{T:g}")
 show("nearest", f"{nearest(query):.1f}")
-show("soft", f"{soft(query, 0.25):.4f}")
-show("top_weight", f"{attention_weights(query, 0.25).max():.4f}")
+show("soft", f"{soft(query, T):.4f}")
+show("top_weight", f"{attention_weights(query, T).max():.4f}")
 
 # --8<-- [start:mean]
 queries = torch.linspace(-1, 6, 141)

@@ -216,7 +216,7 @@ for context in (slow_path, paper_layout):
         raise AssertionError("the slow path took a nested tensor")
 static = {"static_k", "static_v"}
 assert static <= set(inspect.signature(F.multi_head_attention_forward).parameters)  # guard: static_of_the_function
-assert not static & set(inspect.signature(nn.MultiheadAttention.forward).parameters)  # guard: not_of_the_layer
+assert static.isdisjoint(inspect.signature(nn.MultiheadAttention.forward).parameters)  # guard: not_of_the_layer
 
 
 # --8<-- [start:planted]
