@@ -18,6 +18,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import project
+import run_snippet
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 from project import Fault
@@ -310,14 +311,16 @@ def _drawn(tex, display):
     key = hashlib.sha256(f"{_state()}{display}\n{tex}".encode()).hexdigest()
     file = project.CACHE / "mathematics" / f"{key}.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        if kept["seal"] == run_snippet.seal([key, kept["drawing"]]):
+            return kept["drawing"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         pass
     drawing = _draw(tex, display)
     file.parent.mkdir(parents=True, exist_ok=True)
     # The other language's process may write the same file: each replaces it whole.
     with tempfile.NamedTemporaryFile("w", dir=file.parent, encoding="utf-8", delete=False) as part:
-        json.dump(drawing, part, ensure_ascii=False)
+        json.dump({"drawing": drawing, "seal": run_snippet.seal([key, drawing])}, part, ensure_ascii=False)
     os.replace(part.name, file)
     return drawing
 

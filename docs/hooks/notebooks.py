@@ -9,8 +9,6 @@ import hashlib
 import html
 import json
 import re
-import subprocess
-import sys
 import textwrap
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -244,40 +242,19 @@ def execute_practice():
             script.parent.mkdir(parents=True, exist_ok=True)
             script.write_text(source, encoding="utf-8")
             pending.setdefault(script, []).append((language, page, parts))
-    foundation = run_snippet.foundation()
-    wanted = [script for script in pending if not run_snippet.is_current(script, NOTEBOOKS, NOTEBOOKS, foundation)]
-    told = {}
-    if wanted:
-        command = [
-            sys.executable,
-            str(snippets.RUNNER),
-            "--base",
-            str(NOTEBOOKS),
-            "--batch",
-            str(NOTEBOOKS),
-            *map(str, wanted),
-        ]
-        answer = subprocess.run(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env=snippets.environment(),
-            cwd=project.SNIPPETS,
-        )
-        told = {Path(line["script"]): line["fault"] for line in map(json.loads, answer.stdout.splitlines())}
+    told = snippets.run_stale(list(pending), NOTEBOOKS, NOTEBOOKS)
     for script, pages in pending.items():
-        fault = told.get(script)
-        if not fault:
+        if script not in told:
             continue
-        section = run_snippet.section_at(run_snippet.sections(script.read_text(encoding="utf-8")), fault["line"])
+        number, message = told[script]
+        section = run_snippet.section_at(run_snippet.sections(script.read_text(encoding="utf-8")), number)
         for language, page, parts in pages:
             line = parts.cells[int(section.removeprefix("cell_"))].line if section else 0
             faults.append(
                 Fault(
                     f"docs/{language}/{page.as_posix()}",
                     line,
-                    f"this practice notebook does not run: {fault['message']}",
+                    f"this practice notebook does not run: {message}",
                 )
             )
     _forget(pending)

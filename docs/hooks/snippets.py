@@ -7,7 +7,6 @@
 ```claims                                    the record of every claim (reference/claims)
 """
 
-import datetime
 import functools
 import html
 import itertools
@@ -87,52 +86,57 @@ def printed(script, section):
     return "\n".join(text.splitlines()[first - 1 : last]) if found else ""
 
 
-def environment():
-    """What a process that runs scripts is given: no byte code, which would wake `mkdocs serve`."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+def run_stale(paths, base, folder):
+    """Run those scripts below `base` whose records below `folder` are not current; return {path: (line, message)} of faults.
+
+    Afterwards every record is current, or its script is among the faults: nothing else lets a script pass.
+    """
+    foundation = run_snippet.foundation()
+
+    def stale():
+        return [path for path in paths if not run_snippet.is_current(path, base, folder, foundation)]
+
+    faults = {}
+    if waiting := stale():
+        project.log.info(f"{len(waiting)} of {len(paths)} scripts to run")
+        for path in waiting:
+            run_snippet.record_path(path, base, folder, "entry").unlink(missing_ok=True)
+        for done, told in enumerate(_run(waiting, base, folder), 1):
+            project.log.info(f"script {done} of {len(waiting)}: {project.relative(told['script'])}")
+            if told["fault"]:
+                faults[Path(told["script"])] = told["fault"]["line"], told["fault"]["message"]
+        if not faults:
+            why = "it left no whole record of this script, or the script has changed meanwhile; what it said stands above"
+            faults = dict.fromkeys(stale(), (0, f"the runner has ended: {why}"))
+    return faults
+
+
+def _run(paths, base, folder):
+    """Start the runner; yield {"script": path, "fault": {line, message} or None} as each script finishes."""
+    command = [sys.executable, str(RUNNER), "--base", str(base), "--batch", str(folder), *map(str, paths)]
+    # no byte code, which would wake `mkdocs serve`; the same order of sets in every process
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # its end tells the runner that this process is gone
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        cwd=project.SNIPPETS,
+    ) as job:
+        yield from map(json.loads, job.stdout)
 
 
 def run_scripts():
     """Run what is not current; return the faults. Records of scripts that are gone are removed."""
+    project.RECORDS.mkdir(parents=True, exist_ok=True)
     names = [path.relative_to(project.SNIPPETS).as_posix() for path in scripts()]
     if not names:
         return [Fault("snippets", 0, "there is no script, so nothing would be checked")]
     _forget_gone(names)
-    foundation = run_snippet.foundation()
-    stale = [
-        name
-        for name in names
-        if not run_snippet.is_current(project.SNIPPETS / name, project.SNIPPETS, project.RECORDS, foundation)
-    ]
-    faults = []
-    if stale:
-        project.log.info(f"{len(stale)} of {len(names)} scripts to run")
-        for name in stale:
-            _record_path(name, "entry").unlink(missing_ok=True)
-        command = [
-            sys.executable,
-            str(RUNNER),
-            "--batch",
-            str(project.RECORDS),
-            *(str(project.SNIPPETS / name) for name in stale),
-        ]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment(), cwd=project.SNIPPETS
-        ) as job:
-            for done, line in enumerate(job.stdout, 1):
-                told = json.loads(line)
-                name = project.relative(told["script"])
-                project.log.info(f"script {done} of {len(stale)}: {name}")
-                if told["fault"]:
-                    faults.append(Fault(name, told["fault"]["line"], told["fault"]["message"]))
-        if job.returncode and not faults:
-            faults.append(
-                Fault(
-                    project.relative(RUNNER),
-                    0,
-                    f"the runner ended with exit code {job.returncode}; what it said stands above",
-                )
-            )
+    told = run_stale([project.SNIPPETS / name for name in names], project.SNIPPETS, project.RECORDS)
+    faults = [Fault(project.relative(path), line, message) for path, (line, message) in told.items()]
     for name in names:
         entry = record(name, "entry")
         if entry and entry["no_claim"]:
@@ -143,8 +147,7 @@ def run_scripts():
 
 
 def _forget_gone(names):
-    kept = {_record_path(name, part) for name in names for part in ("entry", "claims", "values", "figures")}
-    kept |= {project.RECORDS / f"{name}.out" for name in names}
+    kept = {_record_path(name, part) for name in names for part in ("entry", *run_snippet.PARTS)}
     for path in project.RECORDS.rglob("*") if project.RECORDS.exists() else []:
         if path.is_file() and path not in kept:
             path.unlink()
@@ -175,12 +178,10 @@ def site_values():
         )
         for dtype, tolerance in (("float64", [1e-7, 1e-7]), ("float32", [1.3e-6, 1e-5]))
     }
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    now = datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else datetime.datetime.now(datetime.UTC)
     return {
         "torch": run_snippet.version("torch").partition("+")[0],
         "python": platform.python_version(),
-        "built": now.strftime("%Y-%m-%d"),
+        "built": project.built().strftime("%Y-%m-%d"),
         "claims": str(sum(claim["count"] for claim in claims)),
         "claim_lines": str(len(claims)),
         "scripts": str(sum(1 for path in scripts() if "recipes" not in path.parts)),
