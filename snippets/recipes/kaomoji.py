@@ -1,7 +1,8 @@
 """Kaomoji by emotion: the data, a small Transformer encoder that classifies them, its training, and what is measured.
 
 The faces come from the package kaomoji-dataset (https://fontvibe.ai/tools/kaomoji, CC BY 4.0). Tokens are characters.
-With one thread (torch.set_num_threads(1)) training is deterministic; each of its runs takes about ten seconds.
+With one thread (torch.set_num_threads(1)) and in float64 training is deterministic, and processors that round differently
+(AVX-512, AVX2, neither) train the same model; each of its runs takes about ten seconds.
 Letters: B batch, L tokens, E embed_dim, H heads.
 """
 
@@ -94,19 +95,23 @@ class Classifier(nn.Module):
 
     def __init__(
         self, size, classes, E=64, H=4, layers=2, length=24,
-        dropout=0.3, positions=True,
+        dropout=0.3, positions=True, dtype=torch.float64,
     ):  # fmt: skip
         super().__init__()
-        self.tokens = nn.Embedding(size, E, padding_idx=0)
-        self.positions = nn.Embedding(length, E) if positions else None
+        # in float32 another processor's rounding trains another model
+        of = {"dtype": dtype}
+        self.tokens = nn.Embedding(size, E, padding_idx=0, **of)
+        self.positions = None
+        if positions:
+            self.positions = nn.Embedding(length, E, **of)
         layer = nn.TransformerEncoderLayer(
-            E, H, 2 * E, dropout, batch_first=True
+            E, H, 2 * E, dropout, batch_first=True, **of
         )
         self.encoder = nn.TransformerEncoder(
             layer, layers, enable_nested_tensor=False
         )
         self.drop = nn.Dropout(dropout)
-        self.out = nn.Linear(E, classes)
+        self.out = nn.Linear(E, classes, **of)
 # --8<-- [end:classifier]
 
     # --8<-- [start:forward]
@@ -160,7 +165,8 @@ def step(model, optimizer, x, labels):
 def batches(lengths, batch, generator):
     """An epoch's indices in random batches of similar length, so that
     little of a batch is padding."""
-    near = lengths + 2 * torch.rand(len(lengths), generator=generator)
+    of = {"generator": generator, "dtype": torch.float64}
+    near = lengths + 2 * torch.rand(len(lengths), **of)
     rows = near.argsort().split(batch)
     order = torch.randperm(len(rows), generator=generator)
     return [rows[i] for i in order]
@@ -181,7 +187,7 @@ def leave_one_out(model, ids):
     token is taken away, as total variation (0 to 1); 0 at padding."""
     probability = model.eval()(ids).softmax(-1)
     L = ids.shape[1]
-    moved = torch.zeros(ids.shape)
+    moved = torch.zeros(ids.shape, dtype=probability.dtype)
     for j in range(L):
         rest = ids[:, torch.arange(L) != j]
         change = model(rest).softmax(-1) - probability
@@ -195,8 +201,9 @@ def interval(values, draws=10_000):
     generator = torch.Generator().manual_seed(0)
     N = len(values)
     drawn = torch.randint(N, (draws, N), generator=generator)
-    means = values.float()[drawn].mean(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975])).tolist()
+    means = values.double()[drawn].mean(1)
+    ends = torch.tensor([0.025, 0.975], dtype=means.dtype)
+    low, high = means.quantile(ends).tolist()
     return low, high
 # --8<-- [end:measure]
 

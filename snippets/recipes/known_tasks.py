@@ -47,10 +47,14 @@ class OneHead(nn.Module):
 
     def __init__(self, task: str):
         super().__init__()
-        self.words = nn.Embedding(20, E)
-        self.places = nn.Parameter(torch.randn(L, E))
-        self.attention = nn.MultiheadAttention(E, 1, batch_first=True)
-        self.answer = nn.Linear(E, 20)
+        # in float32 another processor's rounding trains another model
+        of = {"dtype": torch.float64}
+        self.words = nn.Embedding(20, E, **of)
+        self.places = nn.Parameter(torch.randn(L, E, **of))
+        self.attention = nn.MultiheadAttention(
+            E, 1, batch_first=True, **of
+        )
+        self.answer = nn.Linear(E, 20, **of)
         self.by_place = task == "copy"
 
     def forward(self, tokens, words_in_values=True):
@@ -67,8 +71,7 @@ class OneHead(nn.Module):
 # --8<-- [start:train]
 def train(task: str, seed: int) -> OneHead:
     torch.manual_seed(seed)
-    # in float32 another processor's rounding would train another model
-    model = OneHead(task).double()
+    model = OneHead(task)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, 1e-2, total_steps=STEPS

@@ -11,6 +11,7 @@ from negation import trained_reader
 
 # a sum's order depends on the number of threads
 torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)
 # --8<-- [end:setup]
 
 # --8<-- [start:data]
@@ -28,6 +29,8 @@ assert len(seen | fresh) == len(seen) + len(fresh)
 print("vocab", len(vocab))
 print("".join(parts["test"][0][0]), data["test"][0][0].tolist())
 # --8<-- [end:data]
+lengths = [len(face) for part in PARTS for face, _ in parts[part]]
+assert 3 <= min(lengths) <= max(lengths) <= 24  # guard: lengths_of_faces
 show("train_faces", len(parts["train"]))
 show("validation_faces", len(parts["validation"]))
 show("test_faces", len(parts["test"]))
@@ -59,7 +62,7 @@ def bags(texts, grams, longest=1):
 def naive_bayes(x, y, classes):
     """(N, F) counts, (N,) labels -> weight (F, C), bias (C,)."""
     # (C, F): one is added to every count
-    counts = F.one_hot(y, classes).float().T @ x + 1
+    counts = F.one_hot(y, classes).to(x.dtype).T @ x + 1
     weight = (counts / counts.sum(1, keepdim=True)).log().T
     return weight, (y.bincount(minlength=classes) / len(y)).log()
 # --8<-- [end:naive_bayes]
@@ -117,6 +120,10 @@ for name, longest in (("characters", 1), ("n-grams", 3)):
     hit[f"logistic, {name}"] = right(best, x["test"], y["test"])
     print(f"{len(grams)} {name}")
 # --8<-- [end:baselines]
+assert {len(gram) for gram in grams} == {1, 2, 3}  # guard: runs_of_up_to_three
+n_grams, characters = (hit[f"logistic, {name}"].double() for name in ("n-grams", "characters"))
+more = interval(n_grams - characters)
+assert more[0] < 0 < more[1]  # guard: n_grams_are_no_better
 
 # --8<-- [start:encoder]
 ids, labels = data["test"]
@@ -125,31 +132,39 @@ for seed, model in enumerate(models):
     with torch.no_grad():
         hit[f"encoder, seed {seed}"] = model(ids).argmax(1) == labels
 for name, right_ones in hit.items():
-    print(f"{name:22}{right_ones.float().mean():.3f}")
+    print(f"{name:22}{right_ones.double().mean():.3f}")
 # (3, N)
 encoders = torch.stack([hit[f"encoder, seed {s}"] for s in range(3)])
-runs = encoders.float().mean(1)
+runs = encoders.double().mean(1)
 print(f"{'encoder, mean of 3':22}{runs.mean():.3f} +- {runs.std():.3f}")
-assert runs.min() > hit["majority"].float().mean() + 0.25
+assert runs.min() > hit["majority"].double().mean() + 0.25
 # --8<-- [end:encoder]
 
 # --8<-- [start:who_wins]
-mean = encoders.float().mean(0)
+def lead(name):
+    """Of the encoder over a rival: its mean and the interval."""
+    thirds = encoders.sum(0) - len(encoders) * hit[name].long()
+    ends = interval(thirds)
+    return [x / len(encoders) for x in (thirds.double().mean(), *ends)]
+
+
 for name in [name for name in hit if "encoder" not in name]:
-    gain = mean - hit[name].float()
-    low, high = interval(gain)
-    print(f"{name:22}{gain.mean():+.3f}  [{low:+.3f}, {high:+.3f}]")
+    gain, low, high = lead(name)
+    print(f"{name:22}{gain:+.3f}  [{low:+.3f}, {high:+.3f}]")
     if name == "logistic, characters":
-        # it wins, but 0 lies inside the interval
-        assert low < 0 < -gain.mean()
+        # neither is shown to be the better one
+        assert low < 0 < high
 # --8<-- [end:who_wins]
 for name, right_ones in hit.items():
     key = name.replace(", ", "_").replace(" ", "_").replace("-", "_")
-    show(key, f"{right_ones.float().mean():.3f}")
+    show(key, f"{right_ones.double().mean():.3f}")
 show("encoder_mean", f"{runs.mean():.3f}")
 show("encoder_low", f"{runs.min():.3f}")
 show("encoder_high", f"{runs.max():.3f}")
-gap = interval(mean - hit["logistic, characters"].float())
+_, *gap = lead("logistic, characters")
+torch.testing.assert_close(torch.tensor(gap), torch.tensor(interval(encoders.double().mean(0) - characters)))  # guard: gap_in_faces
+apart = (encoders.double().mean(0) - characters).std() / len(characters) ** 0.5  # of the mean, by the central limit theorem
+assert 0.95 < (gap[1] - gap[0]) / (2 * 1.96 * apart) < 1.05  # guard: interval_of_95_percent
 show("gap_low", f"{100 * gap[0]:+.1f}".replace("-", "−"))
 show("gap_high", f"{100 * gap[1]:+.1f}".replace("-", "−"))
 
@@ -181,7 +196,7 @@ one = maps[:, n, :, :L, :L]
 torch.testing.assert_close(one.sum(-1), torch.ones(layers, H, L))
 chance = logits[n].softmax(-1)
 for category, p in zip(CATEGORIES, chance.tolist(), strict=True):
-    print(f"{category:10}{p:.3f}")
+    print(f"{category:10}{p:.2f}")
 assert CATEGORIES[chance.argmax()] == CATEGORIES[labels[n]]
 # --8<-- [end:one_face]
 axes = {"queries": face, "keys": face}
@@ -189,6 +204,15 @@ figure("one_face", "attention", {"weights": one.flatten(0, 1)}, labels=axes)
 show("face", "".join(face))
 show("face_category", CATEGORIES[labels[n]])
 show("face_chance", f"{chance.max():.2f}")
+# what the picture shows: the three columns of layer 1 that take most, and how little any two heads agree
+taken = one[1].mean((0, 1))  # (L,): sums to 1
+dark = taken.topk(3).indices.sort().values
+shared = torch.stack([torch.minimum(*one[layer, [a, b]]).sum(-1) for layer in range(layers) for a, b in combinations(range(H), 2)])
+unlike = 1 - shared.mean(1).max()
+assert unlike > 0.2  # guard: heads_look_elsewhere
+show("dark", " ".join(face[j] for j in dark))
+show("dark_share", f"{100 * taken[dark].sum():.0f}")
+show("face_apart", f"{unlike:.2f}")
 
 # --8<-- [start:distance]
 # rows of real tokens, (N, L)
@@ -214,24 +238,35 @@ near = min(pairs, key=lambda pair: distance[pair])
 far = max(pairs, key=lambda pair: distance[pair])
 for name, (layer, a, b) in ("nearest", near), ("farthest", far):
     print(f"{name:9}layer {layer}, heads {a} and {b}")
-assert distance[far] > 1.3 * distance[near]
-first = [distance[pair] for pair in pairs if pair[0] == 0]
-second = [distance[pair] for pair in pairs if pair[0] == 1]
-assert min(first) > max(second)
 
 # the same distance from a head that looks at all tokens alike
 even = real[:, None, None] / real.sum(1)[:, None, None, None]
 off = (maps - even).abs().sum(-1) / 2
 off = off.masked_fill(~real[:, None], 0).sum((1, -1)) / real.sum()
 print("from uniform", [f"{d:.2f}" for d in off.flatten().tolist()])
+# no two heads are alike: some are nearer to an even look
+assert distance[near] > off.min()
 # --8<-- [end:pairs]
+by_layer = [torch.stack([distance[pair] for pair in pairs if pair[0] == layer]) for layer in range(layers)]
+assert by_layer[0].mean() > by_layer[1].mean()  # guard: layer_0_is_farther_apart
+assert distance[near] > 0.2  # guard: no_twins
+# a second way: 1 less what two rows share, over the real rows
+layer, a, b = near
+shared = torch.minimum(maps[layer, :, a], maps[layer, :, b]).sum(-1)[real]
+torch.testing.assert_close(distance[near], 1 - shared.mean())  # guard: distance_is_what_is_not_shared
+shared = torch.minimum(maps, even).sum(-1)
+for layer in range(layers):
+    for a in range(H):
+        torch.testing.assert_close(off[layer, a], 1 - shared[layer, :, a][real].mean())  # guard: uniform_is_as_far_as_said
 for name, (layer, a, b) in (("near", near), ("far", far)):
     show(f"{name}_layer", layer)
     show(f"{name}_a", a)
     show(f"{name}_b", b)
     show(f"{name}_distance", f"{distance[layer, a, b]:.2f}")
-    show(f"{name}_here", f"{apart[layer, n, a, b, :L].mean():.2f}")
+    agree = one[layer, a].argmax(-1) == one[layer, b].argmax(-1)
+    show(f"{name}_agree", int(agree.sum()))
     figure(f"{name}_heads", "attention", {"weights": one[layer, [a, b]]}, labels=axes)
+show("face_length", L)
 show("off_low", f"{off.min():.2f}")
 show("off_high", f"{off.max():.2f}")
 figure("distance", "matrix", {f"layer {i}": distance[i] for i in range(layers)}, labels={"digits": 2})
@@ -254,6 +289,9 @@ for index, category in enumerate(CATEGORIES):
 assert "皿" in strong["angry"]
 assert "♡" in strong["love"]
 # --8<-- [end:characters]
+ranked = moved[n, :L].argsort(descending=True).tolist()
+show("most_moved", face[ranked[0]])
+show("least_moved", face[ranked[-1]])
 figure("characters", "bars", {"moved": moved[n, :L]}, labels={"categories": face})
 
 # --8<-- [start:toy_data]
@@ -280,6 +318,10 @@ for language, (_, examples, _, held) in toys.items():
     assert held.unflatten(0, (-1, 4)).sum(1).unique().tolist() == [2]
     print(language, tuple(fours.shape))
 # --8<-- [end:toy_bag]
+for language in toys:
+    shown = trained_reader(language)[2]
+    bag = {part: {tuple(sorted(text)) for text, _ in found} for part, found in shown.items()}
+    assert len(bag["train"] | bag["test"]) == len(bag["train"]) + len(bag["test"])  # guard: combinations_never_shown
 
 # --8<-- [start:toy_order]
 shares = {}
@@ -290,8 +332,8 @@ for language, (reader, _, x, held) in toys.items():
     # without positions the four are one to the encoder too
     fours = blind.unflatten(0, (-1, 4))
     torch.testing.assert_close(fours[:, 3], fours[:, 0])
-    share = (ordered.argmax(1) == held).float().mean()
-    guessed = (blind.argmax(1) == held).float().mean()
+    share = (ordered.argmax(1) == held).double().mean()
+    guessed = (blind.argmax(1) == held).double().mean()
     print(f"{language} positions {share:.3f}, none {guessed:.3f}")
     assert share > 0.8
     assert guessed == 0.5
@@ -320,6 +362,9 @@ for language, (reader, examples, x, held) in toys.items():
 for language, (first, four) in pictures.items():
     text = toys[language][1][first][0]
     axes = {"queries": text, "keys": text}
+    # the column that takes most, layer by layer
+    for layer, j in enumerate(four[:, 0].mean((1, 2)).argmax(-1).tolist()):
+        show(f"{language}_dark_{layer}", text[j])
     figure(f"toy_{language}", "attention", {"weights": four[:, 0].flatten(0, 1)}, labels=axes)
 
 # --8<-- [start:answer]
@@ -331,11 +376,11 @@ for text in texts["test"]:
 mixed, _ = tensors([(text, 0) for text in shuffled], vocab)
 with torch.no_grad():
     answer = model(mixed).argmax(1)
-kept = (answer == labels).float().mean()
-share = hit["encoder, seed 0"].float().mean()
+kept = (answer == labels).double().mean()
+share = hit["encoder, seed 0"].double().mean()
 print(f"in order {share:.3f}, shuffled {kept:.3f}")
-assert hit["majority"].float().mean() + 0.2 < kept
-assert share - kept < 0.1
+assert hit["majority"].double().mean() + 0.2 < kept
+assert 0 < share - kept < 0.1
 # --8<-- [end:answer]
 show("shuffled", f"{kept:.3f}")
 
@@ -349,7 +394,8 @@ views, examples = {}, {}
 
 def view(name, text, weights, label, logits):
     views[name] = (1000 * weights).round().short()
-    chance = [round(p, 3) for p in logits.softmax(-1).tolist()]
+    chance = [round(p, 6) for p in logits.softmax(-1).tolist()]  # shown with two digits: rounded twice, it must not show
+    assert [f"{p:.2f}" for p in chance] == [f"{p:.2f}" for p in logits.softmax(-1)]  # guard: one_number_one_value
     examples[name] = {"tokens": text, "label": int(label), "chance": chance}
 
 

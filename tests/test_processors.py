@@ -1,0 +1,95 @@
+"""Another processor shows the same pages: the scripts run, and models are trained, under other instruction sets than this machine's."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import project
+import pytest
+import shared_site
+import shown
+import torch
+
+import snippets
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "snippets" / "recipes"))
+
+import kaomoji
+import negation
+import trained_here
+from cached import cached
+
+ARTIFACTS = os.environ.get("ATTENTION_CACHE", str(project.CACHE / "artifacts"))  # what the build trained
+SETTINGS = {
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "DEFAULT": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"},
+}
+SLOW = {"layouts/grid.py"}  # half a minute; test_option_grid.py looks at its cells one by one
+
+
+@pytest.fixture(params=SETTINGS)
+def elsewhere(request):
+    """The environment of a process that reckons as another processor would."""
+    environment = {**os.environ, **SETTINGS[request.param], "ATTENTION_CACHE": ARTIFACTS}
+    ask = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    told = subprocess.run(
+        [sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if told != request.param:
+        pytest.skip(f"asked for {request.param}, PyTorch reckons with {told} on this machine")
+    if told == torch.backends.cpu.get_cpu_capability():
+        pytest.skip(f"{told} is what this machine has anyway")
+    return environment
+
+
+def digests(records, monkeypatch):
+    """{page: digest of what these records put on it}, every page that has one."""
+    monkeypatch.setattr(project, "RECORDS", records)
+    language = next(iter(project.LANGUAGES))
+    texts = {
+        page.as_posix(): (project.DOCS / language / page).read_text("utf-8") for page in project.page_files(language)
+    }
+    return {page: digest for page, text in texts.items() if (digest := shown.digest(page, text))}
+
+
+def test_every_page_shows_the_same(elsewhere, tmp_path, monkeypatch):
+    """With the models that the build trained; that training ends in the same ones is the next test."""
+    shared_site.built()
+    here = digests(project.RECORDS, monkeypatch)
+    records = shutil.copytree(project.RECORDS, tmp_path / "records")
+    names = [
+        path.relative_to(project.SNIPPETS).as_posix() for path in snippets.scripts() if "recipes" not in path.parts
+    ]
+    names = sorted(set(names) - SLOW)
+    command = [sys.executable, str(snippets.RUNNER), "--jobs", "1", "--batch", str(records)]
+    done = subprocess.run(
+        [*command, *(str(project.SNIPPETS / name) for name in names)], env=elsewhere, capture_output=True, text=True
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(told) == len(names), done.stderr
+    assert [f"{one['script']}: {one['fault']}" for one in told if one["fault"]] == []
+    there = digests(records, monkeypatch)
+    assert len(here) > 20
+    assert [page for page in here if there[page] != here[page]] == []
+
+
+def test_training_ends_in_the_same_model_in_float64_alone(elsewhere, tmp_path, monkeypatch):
+    """In float32, in which nothing of the site is trained, it ends in another: there was something to lose."""
+    shared_site.built()  # it trains what is compared
+    file = tmp_path / "trained.pt"
+    subprocess.run([sys.executable, trained_here.__file__, str(file)], env=elsewhere, capture_output=True, check=True)
+    there = torch.load(file, weights_only=True)
+    monkeypatch.setenv("ATTENTION_CACHE", ARTIFACTS)
+    here = {
+        "faces": cached(kaomoji.train, 0),
+        "sentences": cached(negation.train_reader, "ja", True),
+        "tasks": trained_here.tasks(),
+    }
+    for kind, expected in here.items():
+        torch.testing.assert_close(
+            there[kind], expected, rtol=0, atol=1e-9, msg=lambda said, kind=kind: f"{kind}: {said}"
+        )
+    assert (there["in_float32"] - trained_here.in_float32()).abs().max() > 0.01
