@@ -476,9 +476,27 @@ def test_search_hears_text_that_comes_without_a_key(reader, language):
     assert browser.until(page, "() => document.querySelectorAll('.md-search-result__item').length")
 
 
+# Code
+
+
+@both
+def test_no_button_lies_on_code(reader, language):
+    """On a phone code scrolls under the button: it comes when the block is touched, and copies."""
+    window = reader(**PHONE)
+    page = window.open(f"{language}/layouts/paper/")
+    block = page.locator("article > .highlight:has(code > span):has(code[tabindex='0'])").first
+    block.scroll_into_view_if_needed()
+    nav = block.locator(".md-code__nav")
+    seen = "nav => getComputedStyle(nav).opacity"
+    assert nav.evaluate(seen) == "0"
+    block.locator("code").tap()
+    assert nav.evaluate(seen) == "1"
+
+
 # Paper
 
 
+ELEMENTS = {"layouts/rosetta/": 3000, "layouts/options/": 4000, "weights/text-classification/": 6500}
 PAPER = {  # A4 sheets that a page may take
     "layouts/rosetta/": 11,
     "weights/per-head/": 17,
@@ -521,6 +539,26 @@ def test_formulas_are_not_printed_bold(reader):
 
 
 # While the page comes
+
+
+def test_a_switch_of_colours_is_one_step_and_the_start_is_none(reader):
+    page = reader().open("en/layouts/rosetta/")
+    rules = "[...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]).map((rule) => rule.cssText)"
+    assert not [rule for rule in page.evaluate(rules) if "data-md-color-switching" in rule], "each start restyles the page"
+    fading = """async () => {
+      document.querySelector("input[data-md-color-scheme=slate]").click();
+      await new Promise(requestAnimationFrame);
+      return document.getAnimations().length;
+    }"""
+    assert page.evaluate(fading) == 0
+    assert page.get_attribute("body", "data-md-color-scheme") == "slate"
+
+
+@pytest.mark.parametrize("address", ["layouts/rosetta/", "layouts/options/", "weights/text-classification/"])
+def test_a_page_is_made_of_few_elements(reader, address):
+    """What a page costs a slow processor grows with them: half were spans of code that coloured nothing."""
+    page = reader().open(f"en/{address}")
+    assert page.evaluate("document.querySelectorAll('*').length") < ELEMENTS[address]
 
 
 @both

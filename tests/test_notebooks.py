@@ -37,6 +37,7 @@ def test_a_lesson_as_a_notebook(lesson):
     text = "\n".join(cell.source for cell in cells(lesson, "markdown"))
     assert "# Two sums" in text
     assert "{ #" not in text
+    assert "ours (3,)" not in text, "what a cell printed stands under it, and once"
     assert "**Traps**" in text
     assert "http://127.0.0.1:8000/en/reference/claims/" in text
     assert "Each row sums to one: $\\sum_j A_{ij} = 1$. 3" in text

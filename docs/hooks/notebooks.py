@@ -133,8 +133,8 @@ def _walk(lines, number, parts):
 def _fence(info, body, number, parts):
     include = snippets.INCLUDE.search("\n".join(body))
     if include and include["out"]:
-        before = parts.cells[-1].include if parts.cells else {}
-        if (before.get("script"), before.get("section")) != (include["script"], include["section"]):
+        ran = [(cell.include["script"], cell.include["section"]) for cell in parts.cells if cell.include]
+        if (include["script"], include["section"]) not in ran:  # else it stands under its cell
             parts.say(f"```text\n{output_of(include.groupdict())}\n```", number)
     elif include and include["script"].startswith("recipes/"):
         parts.recipes.append(Path(include["script"]).name)

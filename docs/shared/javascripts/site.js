@@ -12,6 +12,12 @@ for (const link of document.querySelectorAll(".language-switch")) {
   link.addEventListener("click", keep);
 }
 
+// A switch of colours is one step. Material marks one at each start too: styles that hang on its mark cost every page.
+document.querySelector("[data-md-component=palette]")?.addEventListener("change", () => {
+  document.body.dataset.switching = "";
+  requestAnimationFrame(() => requestAnimationFrame(() => delete document.body.dataset.switching));
+}, true);
+
 // Copying a formula gives its TeX.
 document.addEventListener("copy", (event) => {
   const selection = document.getSelection();
@@ -36,8 +42,20 @@ document.addEventListener("copy", (event) => {
   event.preventDefault();
 });
 
+// A block that scrolls can be scrolled with the keyboard.
+const scrolling = new ResizeObserver((boxes) => {
+  for (const { target: box } of boxes) {
+    if (getComputedStyle(box).overflowX !== "visible" && (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1)) {
+      box.tabIndex = 0;
+    }
+  }
+});
+
 // What Material's script makes gets a name and a role as well; the button of a block of code is no landmark.
 const name = (root) => {
+  for (const box of root.querySelectorAll(".md-typeset pre, .md-typeset pre > code, .md-typeset__scrollwrap, .math--display")) {
+    scrolling.observe(box);
+  }
   for (const nav of root.querySelectorAll("nav.md-code__nav")) {
     nav.setAttribute("role", "none");
   }
@@ -102,17 +120,6 @@ if (label && sidebar) {
     }
   });
 }
-
-// A block that scrolls sideways can be scrolled with the keyboard.
-const scrollers = () => {
-  for (const box of document.querySelectorAll(".md-typeset pre, .md-typeset pre > code, .md-typeset__scrollwrap, .math--display")) {
-    if (getComputedStyle(box).overflowX !== "visible" && (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1)) {
-      box.tabIndex = 0;
-    }
-  }
-};
-scrollers();
-addEventListener("resize", scrollers);
 
 // On paper everything is open, and dark on light.
 const folded = new Set();
