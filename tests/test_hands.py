@@ -484,7 +484,7 @@ def test_no_button_lies_on_code(reader, language):
     """On a phone code scrolls under the button: it comes when the block is touched, and copies."""
     window = reader(**PHONE)
     page = window.open(f"{language}/layouts/paper/")
-    block = page.locator("article > .highlight:has(code > span):has(code[tabindex='0'])").first
+    block = page.locator("article > .highlight:has(code > span):has([data-scrolls])").first
     block.scroll_into_view_if_needed()
     nav = block.locator(".md-code__nav")
     seen = "nav => getComputedStyle(nav).opacity"

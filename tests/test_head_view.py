@@ -126,6 +126,15 @@ def test_pure_functions_agree_with_pytorch(opened):
             assert best == thousandths[at].argsort(descending=True, stable=True)[:3].tolist()
 
 
+def test_the_answer_has_the_digits_that_the_page_prints(opened):
+    """Three, as the data have: rounded twice, 0.8151 would be 0.815 and then 0.81 beside the page's 0.82."""
+    page = opened()
+    for name in ("face-0", "en-0"):
+        page.select_option("[name=example]", name)
+        told = DATA["labels"]["examples"][name]
+        assert f"({max(told['chance']):.3f})" in page.inner_text(".head-answer")
+
+
 def test_the_map_shades_what_the_lines_show(opened):
     page = opened(query="?example=face-6&view=map&layer=1&head=3")
     shades = page.evaluate("[...document.querySelectorAll('.head-cell')].map((cell) => Number(cell.getAttribute('fill-opacity')))")

@@ -319,7 +319,7 @@ def claims_table(language, root):
             if claim.get("sides") and claim["kind"] in ("bound", "raises"):
                 said += f'</code> <code class="claims-sides">{html.escape(" · ".join(claim["sides"]))}'
             cells = [
-                claim["section"] or claim["guard"] or "",
+                (claim["section"] or claim["guard"] or "").replace("_", "_<wbr>"),
                 claim["line"],
                 kind,
                 f"<code>{said}</code>",

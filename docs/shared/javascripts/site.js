@@ -42,11 +42,12 @@ document.addEventListener("copy", (event) => {
   event.preventDefault();
 });
 
-// A block that scrolls can be scrolled with the keyboard.
+// A block that scrolls can be scrolled with the keyboard, and its button makes way.
 const scrolling = new ResizeObserver((boxes) => {
   for (const { target: box } of boxes) {
     if (getComputedStyle(box).overflowX !== "visible" && (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight + 1)) {
-      box.tabIndex = 0;
+      box.tabIndex = 0; // where nothing hovers, Material takes it from code again
+      box.dataset.scrolls = "";
     }
   }
 });
@@ -58,6 +59,7 @@ const name = (root) => {
   }
   for (const nav of root.querySelectorAll("nav.md-code__nav")) {
     nav.setAttribute("role", "none");
+    nav.parentElement.addEventListener("click", () => {}); // iOS hovers only over what listens
   }
   for (const link of root.querySelectorAll(".md-annotation__index:not([aria-label])")) {
     link.setAttribute("aria-label", japanese ? "注釈" : "Annotation");
