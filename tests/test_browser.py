@@ -6,10 +6,13 @@ Set SITE_DIR to test a site that is built already.
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import browser
+import languages
 import pytest
 import shared_site
 from axe_playwright_python.sync_playwright import Axe
@@ -387,6 +390,18 @@ def test_a_page_names_its_language_and_its_twin(site, address):
     other = "en" if language == "ja" else "ja"
     switch = re.search(r'<a href="([^"]*)"[^>]*class="language-switch"', html)
     assert switch[1] == f"/{other}/{rest}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_two_pages_have_one_title_or_one_description(site, language):
+    """In a list of results these are all that tells pages apart; a page that says nothing has the site's description."""
+    titles, descriptions = Counter(), Counter()
+    for path in (site / language).glob("**/index.html"):
+        html = path.read_text("utf-8")
+        titles[re.search(r"<title>(.*?)</title>", html)[1]] += 1
+        descriptions[unescape(re.search(r'<meta name="description" content="(.*?)"', html)[1])] += 1
+    del descriptions[languages.LOCAL[language]["description"]]
+    assert not [text for text, pages in [*titles.items(), *descriptions.items()] if pages > 1]
 
 
 def test_the_root_names_both_languages(site):
