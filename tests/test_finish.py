@@ -134,6 +134,11 @@ def test_a_heading_is_named_by_its_text_alone():
     assert finish.with_names(html) == f'<h2 id="a" aria-labelledby="a-name">{name}{link}</h2><h3 id="c">C</h3>'
 
 
+def test_code_stands_close_to_a_full_width_mark():
+    html = "<p><code>a</code>、<code>b</code>と<code>c</code>, <code>d</code></p>"
+    assert finish.with_tight_code(html) == html.replace("<code>a", '<code class="tight">a')
+
+
 @pytest.mark.parametrize(
     ("text", "whole"),
     [

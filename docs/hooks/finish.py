@@ -96,6 +96,7 @@ def with_classes(html):
 
 HEADING = re.compile(r'<h([1-6]) id="([^"]*)">(.*?)(<a class="headerlink" href="[^"]*" title=("[^"]*"))>#</a></h\1>', re.S)
 UNBROKEN = re.compile(r"<(pre|script|svg|math|title|textarea)\b.*?</\1\s*>|<[^>]*>", re.S)
+BEFORE_STOP = re.compile(r"<code>(?=[^<]*</code>[、。，．：；）」』])")
 NUMBER = re.compile(r"\d[\d.]*e[-−+]?\d+|\d{4}-\d\d-\d\d")
 
 
@@ -103,6 +104,11 @@ def with_names(html):
     """Headings are called by their text alone; the link to a section, which stands in its heading, has a name of its own."""
     named = r'<h\1 id="\2" aria-labelledby="\2-name"><span id="\2-name">\3</span>\4 aria-label=\5>#</a></h\1>'
     return HEADING.sub(named, html)
+
+
+def with_tight_code(html):
+    """Code right before a full-width mark, which brings its own space."""
+    return BEFORE_STOP.sub('<code class="tight">', html)
 
 
 def with_whole_numbers(html):
@@ -151,7 +157,7 @@ def on_config(config, **_):
 @event_priority(-100)  # after everything that still writes into the page
 def on_post_page(output, page, **_):
     output = with_explorers(output, lambda name: get_relative_url(f"explorers/{name}.js", page.url))
-    output = with_whole_numbers(with_names(with_classes(output)))
+    output = with_whole_numbers(with_tight_code(with_names(with_classes(output))))
     return output if project.state.serving else with_policy(output)
 
 
