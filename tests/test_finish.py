@@ -237,7 +237,7 @@ def test_links_that_lead_nowhere(house, link, why):
         '<a name="old"></a><a href="#old">x</a>',
         "<pre><code>&lt;a href=\"nowhere\"&gt; <span>--</span></code></pre>",
         '<!-- <a href="nowhere/">x</a> -->',
-        '<script>x = \'<a href="nowhere">\'</script>',
+        '<script type="application/json">{"x": \'<a href="nowhere">\'}</script>',
         '<p title="<a href=1>">x</p>',
     ],
 )  # fmt: skip
@@ -303,12 +303,18 @@ def test_a_site_without_an_address_of_its_own(house):
         ('<p style="color: red">x</p>', '<p style="color: red"> would be blocked'),
         ('<button onclick="x()">x</button>', "<button onclick=…> would be blocked"),
         ("<style>p {}</style>", "a <style> element would be blocked"),
+        ("<script>alert(1)</script>", "the script `alert(1)` stands on this page alone"),
+        ('<iframe src="https://example.com"></iframe>', "a <iframe> would be blocked"),
+        ('<object data="../../map.svg"></object>', "a <object> would be blocked"),
+        ('<img src="https://example.com/x.png">', "<img src=https://example.com/x.png> would be blocked"),
+        ('<video poster="//example.com/x.png"></video>', "<video poster=//example.com/x.png> would be blocked"),
     ],
 )  # fmt: skip
 def test_what_must_not_stand_on_a_page(house, body, message):
-    (found,) = paper(house, body)
-    assert found.startswith("docs/ja/layouts/paper.md: ")
-    assert message in found
+    found = paper(house, body)
+    assert all(fault.startswith("docs/ja/layouts/paper.md: ") for fault in found)
+    assert len([fault for fault in found if message in fault]) == 1
+    assert len(found) == 1 + ("<iframe" in body)  # whose address is foreign, too
 
 
 @pytest.mark.parametrize(
@@ -333,7 +339,7 @@ def test_a_page_without_its_policy_is_told(house, monkeypatch):
     assert told(house) == []
     monkeypatch.setattr(project.state, "serving", False)
     file.write_text(sound.replace("</body>", "<script>late()</script></body>"), "utf-8")
-    assert told(house) == [message]
+    assert message in told(house)
 
 
 def test_a_page_is_read_in_time_that_grows_with_its_length_only():

@@ -95,6 +95,7 @@ def house(tmp_path, monkeypatch):
         "docs/en/chapter/one.md": EN,
         "snippets/chapter/one.py": SCRIPT,
         ".cache/snippets/chapter/one.py.out": OUTPUT,
+        "docs/shared/explorers/rosetta-map.js": "",
     }.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, "utf-8")
@@ -287,11 +288,22 @@ def test_a_fence_that_is_never_closed(house):
     assert any("the fence `````text` is never closed".replace("`````", "````") in text for text in told())
 
 
-def test_other_ways_to_write_a_fence_are_read(house):
-    longer = '````text\n```python\nx\n```\n````\n\n<!--\n## Not a heading\n$z$\n-->\n\n;--8<-- "kept.py"\n'
+def test_other_ways_to_write_a_fence_are_read_and_refused(house):
+    """What a longer fence quotes is no fence, no include and no heading of the page."""
+    longer = '````text\n```python\nx\n```\n````\n\n<!--\n## Not a heading\n$z$\n-->\n'
     for language in ("ja", "en"):
         change(house, f"docs/{language}/chapter/one.md", "<rosetta-map", longer + "\n<rosetta-map")
-    assert told() == []
+    assert all("```text`: a fence is written with three" in text or "is typed in: it holds" in text for text in told())
+    assert len(told()) == 4
+    change(house, "docs/en/chapter/one.md", "-->", '-->\n;--8<-- "kept.py"')
+    assert any('`;--8<-- "kept.py"` is not an include' in text for text in told())
+
+
+@pytest.mark.parametrize("target", ["../../etc/passwd", "/etc/passwd", "../mkdocs.yml", "chapter/one.txt"])
+def test_an_include_from_elsewhere(house, target):
+    for language in ("ja", "en"):
+        change(house, f"docs/{language}/chapter/one.md", "chapter/one.py:setup", target)
+    assert any(f'cannot include "{target}": only scripts below snippets, and what they printed' in text for text in told())
 
 
 # The lock

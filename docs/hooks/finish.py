@@ -42,13 +42,18 @@ EXECUTED_TYPES = {"", "text/javascript", "application/javascript", "module", "im
 # Content-Security-Policy
 
 
+def _inline(html):
+    """The code of each script that stands in a page and is executed."""
+    for attributes, code in SCRIPT.findall(COMMENT.sub("", html)):
+        kind = TYPE.search(attributes)
+        if code and not re.search(r"\bsrc\s*=", attributes) and (not kind or kind[1].lower() in EXECUTED_TYPES):
+            yield code
+
+
 def policy(html):
     """The Content-Security-Policy of a page: its own host, and exactly the inline scripts that stand on it."""
     hashes = []
-    for attributes, code in SCRIPT.findall(COMMENT.sub("", html)):
-        kind = TYPE.search(attributes)
-        if re.search(r"\bsrc\s*=", attributes) or (kind and kind[1].lower() not in EXECUTED_TYPES) or not code:
-            continue
+    for code in _inline(html):
         # Browsers hash what the parser leaves: line ends are \n.
         digest = hashlib.sha256(code.replace("\r\n", "\n").replace("\r", "\n").encode()).digest()
         hashes.append(f" 'sha256-{base64.b64encode(digest).decode()}'")
@@ -168,9 +173,11 @@ def on_post_page(output, page, **_):
 class _Page:
     ids: set = field(default_factory=set)
     links: list = field(default_factory=list)  # addresses as written
+    scripts: set = field(default_factory=set)  # what is executed inline
     wrong: list = field(default_factory=list)  # sentences
 
 
+EMBEDDED = {"iframe", "frame", "object", "embed", "base", "applet"}
 LEFTOVERS = {
     "8<--": 'an include was not carried out: it stands alone on its line, as `--8<-- "path:section"`',
     "{{ ": 'a value was not filled in: `{{ name }}` needs show("name", …) in the page\'s script',
@@ -184,12 +191,14 @@ RAW_INCLUDE = re.compile(r'^\s*-+8<-+\s+"', re.M)
 
 def _read(html):
     """What one finished page offers, links to, and gets wrong by itself."""
-    page, seen_twice = _Page(), set()
+    page, seen_twice = _Page(scripts=set(_inline(html))), set()
     body = COMMENT.sub("", html)
     if STYLE.search(body):
         page.wrong.append("a <style> element would be blocked: put its rules into the style sheet")
     body = STYLE.sub("", SCRIPT.sub(lambda script: f"<script{script[1]}></script>", body))
     for tag, attributes in TAG.findall(body):
+        if tag.lower() in EMBEDDED:
+            page.wrong.append(f"a <{tag}> would be blocked, and nothing of ours makes one")
         if "=" not in attributes:
             continue
         for name, quoted in ATTRIBUTE.findall(attributes):
@@ -207,8 +216,10 @@ def _read(html):
                 page.links += [candidate.split()[0] for candidate in value.split(",") if candidate.strip()]
             elif name.startswith("on"):
                 page.wrong.append(f"<{tag} {name}=…> would be blocked: add a listener in a script instead")
-            elif name != "data" or tag == "object":
+            elif name != "data":
                 page.links.append(value)
+            if name in ("src", "poster", "srcset") and re.match(r"\s*(?:https?:)?//", value):
+                page.wrong.append(f"<{tag} {name}={value}> would be blocked: what a page loads stands on the same host")
     page.wrong += [f"the id {value} stands on the page more than once" for value in sorted(seen_twice)]
     text = ANY_TAG.sub("", UNREAD.sub("", body))
     page.wrong += [message for leftover, message in LEFTOVERS.items() if leftover in entities.unescape(text)]
@@ -280,6 +291,7 @@ def check_site(site, base_path="", site_url=""):
             faults.append(Fault(name, 0, "the finished page has no Content-Security-Policy that fits its scripts"))
         for address in dict.fromkeys(pages[path].links):
             asked.setdefault(_resolve(path, address, base, home), []).append((path, address))
+    faults += _foreign_scripts(pages)
     for path in sorted(name for name in files if name.endswith("sitemap.xml")):
         for address in re.findall(r'<loc>([^<]+)</loc>|href="([^"]+)"', (site / path).read_text("utf-8")):
             address = entities.unescape("".join(address)).strip()
@@ -288,6 +300,17 @@ def check_site(site, base_path="", site_url=""):
         if resolved is not None and (why := _nowhere(resolved, files, pages)):
             faults += _told(resolved, why, places)
     return sorted(set(faults))
+
+
+def _foreign_scripts(pages):
+    """The theme's inline scripts stand on every page of a language; one that does not was typed into this page."""
+    ours = {path: page.scripts for path, page in pages.items() if path.partition("/")[0] in project.LANGUAGES}
+    everywhere = set.intersection(*ours.values()) if ours else set()
+    for path, scripts in ours.items():
+        for code in sorted(scripts - everywhere):
+            where = _source(path)
+            message = f"the script `{' '.join(code.split())[:60]}` stands on this page alone: scripts are files"
+            yield Fault(project.relative(where) if where else path, 0, message)
 
 
 def _resolve(path, address, base, home):

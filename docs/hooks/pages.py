@@ -21,6 +21,7 @@ import marks
 import project
 import shown
 import sources as elsewhere
+import typed
 from mkdocs.plugins import event_priority
 from project import Fault
 
@@ -105,6 +106,7 @@ class Source:
     boxes: list[Mark] = field(default_factory=list)
     fences: list[Fence] = field(default_factory=list)
     prose: str = ""
+    bare: str = ""  # its text without front matter, comments, fences, code and formulas, line for line
     marked: dict = field(default_factory=dict)  # (section, kind, name) of each mark: its line
 
     @property
@@ -205,6 +207,7 @@ def scan(text, file):
 
     formulas = [(match.start(), "displayed", match[1]) for match in DISPLAYED.finditer(bare)]
     bare = DISPLAYED.sub(_mask, bare)
+    source.bare = INLINE_FORMULA.sub(_mask, bare)
     formulas += [(match.start(), "inline", match[1]) for match in INLINE_FORMULA.finditer(bare)]
 
     section, sections = "", []
@@ -238,7 +241,7 @@ def scan(text, file):
             source.boxes.append(Mark(number, box[1]))
         if include := INCLUDE.match(line):
             source.includes.append(Mark(number, include[1]))
-        elif ALMOST_INCLUDE.search(line) and not line.lstrip().startswith(";"):
+        elif ALMOST_INCLUDE.search(line):
             source.misspelt.append(Mark(number, line.strip()))
 
     for position, kind, tex in sorted(formulas):
@@ -253,7 +256,7 @@ def scan(text, file):
         for number, line in enumerate(fence.body, fence.line + 1):
             if include := INCLUDE.match(line):
                 source.includes.append(Mark(number, include[1]))
-            elif ALMOST_INCLUDE.search(line) and not line.lstrip().startswith(";"):
+            elif ALMOST_INCLUDE.search(line):
                 source.misspelt.append(Mark(number, line.strip()))
     source.includes.sort()
     source.misspelt.sort()
@@ -421,6 +424,8 @@ class _Files:
 def _include_fault(files, mark, file):
     """The hard fault of an include that leads nowhere, or None."""
     target, _, section = mark.text.partition(":")
+    if target.startswith("/") or ".." in target or not snippets.INCLUDE.fullmatch(f'--8<-- "{mark.text}"'):
+        return Fault(file, mark.line, f'cannot include "{mark.text}": only scripts below snippets, and what they printed')
     found = files.sections(target)
     if not found:
         if target.endswith(".out"):
@@ -701,6 +706,8 @@ def faults():
         for source in pages.values():
             found += source_faults(source, files)
             found += word_faults(source, language)
+            found += typed.faults(source)
+    found += typed.size_faults([source for pages in sources.values() for source in pages.values()], files)
     for language, pages in sources.items():
         for page, source in pages.items():
             text = (project.DOCS / language / page).read_text("utf-8")

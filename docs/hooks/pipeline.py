@@ -15,12 +15,13 @@ import notebooks
 import pages
 import search
 import sources
+import typed
 from mkdocs.plugins import EVENTS, CombinedEvent
 
 import snippets
 
 ROOMS = (
-    languages, snippets, pages, figures, glossary, sources, notebooks, search, lean, mathematics, explorer_data, finish,
+    languages, snippets, typed, pages, figures, glossary, sources, notebooks, search, lean, mathematics, explorer_data, finish,
 )  # fmt: skip
 
 

@@ -205,7 +205,8 @@ def by_hand(x, transpose):
 right, wrong = by_hand(X, True), by_hand(X, False)
 torch.testing.assert_close(by_hand(X[order], True), right[order])
 assert wrong.shape == right.shape
-assert not torch.allclose(by_hand(X[order], False), wrong[order], atol=0.1)
+again = by_hand(X[order], False)
+assert not torch.allclose(again, wrong[order], atol=0.1)
 # --8<-- [end:broken]
 torch.testing.assert_close(right, Y)  # guard: by_hand_is_the_layer
 assert not torch.allclose(wrong, right, atol=0.1)  # guard: joined_wrong

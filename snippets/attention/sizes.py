@@ -304,7 +304,8 @@ for name, (E, H, F) in MODELS.items():
     x = torch.empty(L, 1, E, device="meta")
     assert multiply_adds(block, x) == 2 * L * linear
     # half as long: one part in three is quadratic
-    assert multiply_adds(block, x[: L // 2]) == 3 * 2 * (L // 2) ** 2 * E
+    half = L // 2
+    assert multiply_adds(block, x[:half]) == 3 * 2 * half**2 * E
     print(f"{name:11} {L} {L / E:.0f}")
 # --8<-- [end:question]
 assert L == 6 * E  # guard: six_times_the_width

@@ -127,9 +127,9 @@ mean = value.mean()
 centred = similarity - similarity.mean()
 covariance = (centred * (value - mean)).mean()
 for T in (10.0, 100.0, 1000.0, 10000.0):
-    distance = soft(query, T) - mean
-    print(f"T {T:7.0f}  off by {distance:+.3e}  T * {distance * T:+.4f}")
-rate = distance * T
+    shift = soft(query, T) - mean
+    print(f"T {T:7.0f}  off by {shift:+.3e}  T * {shift * T:+.4f}")
+rate = shift * T
 torch.testing.assert_close(rate, covariance, rtol=1e-3, atol=0.0)
 print(f"mean {mean:.4f}  covariance {covariance:+.4f}")
 # --8<-- [end:hot]

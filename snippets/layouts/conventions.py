@@ -32,7 +32,8 @@ linear = nn.Linear(E, D, bias=False)
 linear.weight.data = W.T
 y_torch = linear(x)
 # (out, in)
-print(f"weight {tuple(linear.weight.shape)}")
+shape = tuple(linear.weight.shape)
+print(f"weight {shape}")
 # --8<-- [end:torch_map]
 
 figure(  # guard: transpose_blocks

@@ -133,7 +133,7 @@ def kept(way, mha, x):
 lengths = [16, 32, 64, 128, 256]
 memory = {way.__name__: [] for way in WAYS if way is not fast_path}
 for length in lengths:
-    tokens = torch.randn(B, length, E, dtype=x.dtype, requires_grad=True)
+    tokens = torch.randn(B, length, E, dtype=x.dtype).requires_grad_()
     for way in WAYS:
         if way is not fast_path:
             memory[way.__name__].append(kept(way, mha, tokens))

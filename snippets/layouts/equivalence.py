@@ -96,7 +96,9 @@ out = out + b_o
 
 # --8<-- [start:sum]
 # H times (B, L, D) @ (D, E)
-parts = [heads[i] @ w_o[i] for i in range(H)]
+parts = [
+    heads[i] @ w_o[i] for i in range(H)
+]
 total = sum(parts) + b_o
 torch.testing.assert_close(out, total)
 # --8<-- [end:sum]

@@ -65,10 +65,11 @@ for cell in chosen:
 # --8<-- [start:table]
 def greatest(group):
     """{(group of the cell, "values" or "gradients"): error}"""
-    worst = {}
+    worst, kinds = {}, ("values", "gradients")
     for c, found in errors.items():
-        for what, e in zip(("values", "gradients"), found, strict=False):
-            worst[group(c), what] = max(e, worst.get((group(c), what), 0))
+        for what, e in zip(kinds, found, strict=False):
+            key = group(c), what
+            worst[key] = max(e, worst.get(key, 0))
     return worst
 
 

@@ -151,11 +151,14 @@ mine, my_maps = multi_head(X, X, X)
 # --8<-- [end:paper]
 
 # --8<-- [start:pytorch]
-mha = nn.MultiheadAttention(E, H, bias=False)
+mha = nn.MultiheadAttention(
+    E, H, bias=False
+)
 parts = [W_q, W_k, W_v]  # (H, E, D) each
 rows = [W.mT.reshape(E, E) for W in parts]
+stacked = torch.cat(rows)  # (3E, E)
 with torch.no_grad():
-    mha.in_proj_weight.copy_(torch.cat(rows))
+    mha.in_proj_weight.copy_(stacked)
     mha.out_proj.weight.copy_(W_o.T)
 # the layer's input, and nothing before it
 theirs, their_maps = mha(

@@ -150,7 +150,9 @@ A = scores.softmax(-1)  # (B, H, L, L)
 # (B, L, H, D)
 merged = (A @ v).transpose(1, 2)
 merged = merged.reshape(B, L, E)
-packed = F.linear(merged, mha.out_proj.weight)
+packed = F.linear(
+    merged, mha.out_proj.weight
+)
 # --8<-- [end:pytorch]
 
 # --8<-- [start:same_function]

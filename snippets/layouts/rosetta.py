@@ -106,7 +106,8 @@ y, y_weights = mha(
     x, x, x, average_attn_weights=False
 )
 per_head = torch.stack(weights, 1)
-print(tuple(out.shape), tuple(per_head.shape))
+shapes = out.shape, per_head.shape
+print(*map(tuple, shapes))
 torch.testing.assert_close(out, y)
 torch.testing.assert_close(
     per_head, y_weights

@@ -224,7 +224,8 @@ assert [sum(calls) for calls in fused] == [1, 1, 0]  # guard: the_fast_path_was_
 n = 4  # samples, and heads: B = H
 q_n, k_n = torch.randn(2, n, n, L, D, dtype=torch.float64)
 # (B, L, S), True keeps: sample b is b + 2 tokens long
-own = (torch.arange(L) < torch.arange(n)[:, None, None] + 2).expand(n, L, L)
+lengths = torch.arange(n)[:, None, None] + 2
+own = (torch.arange(L) < lengths).expand(n, L, L)
 
 
 def attend(m):

@@ -80,22 +80,32 @@ def attention_overview(
 def checked(weights, name="weights"):
     """The weights, on the CPU, if each row is a distribution."""
     weights = torch.as_tensor(weights).detach().cpu().double()
+    if wrong := what_is_wrong(weights):
+        raise ValueError(f"{name}: {wrong}")
+    return weights
+
+
+def what_is_wrong(weights):
+    """Why these are no attention weights, or None."""
     shape = tuple(weights.shape)
     if weights.dim() not in (2, 3) or not weights.numel():
-        raise ValueError(f"{name}: expected (L, S) or (H, L, S), got {shape}")
+        return f"expected (L, S) or (H, L, S), got {shape}"
     if not weights.isfinite().all():
-        raise ValueError(f"{name}: expected finite numbers, got NaN or inf: is a row fully masked?")
+        why = "is a row fully masked?"
+        return f"expected finite numbers, got NaN or inf: {why}"
     if (weights < 0).any():
-        raise ValueError(f"{name}: expected weights of at least 0, got {weights.min():.3g}: are these scores?")
+        low, why = weights.min(), "are these scores?"
+        return f"expected weights of at least 0, got {low:.3g}: {why}"
     rows, columns = weights.sum(-1), weights.sum(-2)
     off = (rows - 1).abs() > 0.02  # bfloat16 is within 0.02
     if not off.any():
-        return weights
+        return None
     if ((columns - 1).abs() <= 0.02).all():
-        raise ValueError(f"{name}: the columns sum to 1 and the rows do not: transposed? Rows are queries")
-    where = [int(i) for i in off.nonzero()[0]]
-    why = "padding: cut it off" if rows[off].abs().max() == 0 else "dropout: record before it"
-    raise ValueError(f"{name}: row {where} sums to {rows[tuple(where)]:.3g}, not to 1 ({why})")
+        why = "transposed? Rows are queries"
+        return f"the columns sum to 1 and the rows do not: {why}"
+    where, none = off.nonzero()[0].tolist(), not rows[off].any()
+    why = "padding: cut it off" if none else "dropout: record before it"
+    return f"row {where} sums to {rows[off][0]:.3g}, not to 1 ({why})"
 # --8<-- [end:checked]
 
 

@@ -34,8 +34,8 @@ def cached(function: Callable, *args):
 
     args: plain values, or lists, tuples and dicts of them. Returns what
     torch.load(weights_only=True) can read: tensors, plain values, and
-    lists, tuples and dicts of them. The caller's random numbers go on as
-    if nothing had been drawn, whether it was computed or read.
+    lists, tuples and dicts of them. The caller's random numbers go on
+    as if nothing had been drawn, whether it was computed or read.
     Raises TypeError for an argument that has no lasting description.
     """
     key = described(args)
@@ -69,16 +69,17 @@ def digest_of(name: str, key: str, source: Path) -> str:
 
 
 def files_of(source: Path) -> set[Path]:
-    """A file, and what it imports that lies beside it or beside this one."""
+    """A file, and what it imports from beside it or beside this one."""
     found, waiting = set(), [source.resolve()]
+    here = Path(__file__).resolve().parent
     while waiting:
         file = waiting.pop()
         if file in found:
             continue
         found.add(file)
         for name in imported(file):
-            beside = [folder / f"{name}.py" for folder in (file.parent, Path(__file__).resolve().parent)]
-            waiting += [other for other in beside if other.is_file()][:1]
+            beside = [file.parent / f"{name}.py", here / f"{name}.py"]
+            waiting += [path for path in beside if path.is_file()][:1]
     return found
 
 

@@ -84,7 +84,8 @@ class attention_weights:
             if is_attention(module):
                 before, after = recorder.of(name)
             elif isinstance(module, nn.TransformerEncoder):
-                before, after = recorder.enter_encoder, recorder.leave_encoder
+                before = recorder.enter_encoder
+                after = recorder.leave_encoder
             else:
                 continue
             # the innermost context closes first: hence prepend
@@ -246,9 +247,13 @@ class Tap(TorchFunctionMode):
 
     def seen(self, module, name: str) -> Tensor:
         if self.weights is None:
-            raise RuntimeError(f"{name}: PyTorch {torch.__version__} attends in a way that this file does not know")
+            how = "in a way that this file does not know"
+            told = f"{name}: PyTorch {torch.__version__} attends {how}"
+            raise RuntimeError(told)
+        if self.weights.dim() == 4:
+            return self.weights
         # (B * H, L, S) where weights were asked for
-        return self.weights if self.weights.dim() == 4 else self.weights.unflatten(0, (-1, module.num_heads))
+        return self.weights.unflatten(0, (-1, module.num_heads))
     # --8<-- [end:attend]
 
 
@@ -259,9 +264,9 @@ def sdpa_weights(
 ) -> Tensor:  # fmt: skip
     """The weights that F.scaled_dot_product_attention never returns.
 
-    query (..., L, D), key (..., S, D) -> (..., L, S), before dropout, at
-    least float32. attn_mask (..., L, S): True is seen, a float is added.
-    A row that sees nothing is 0. Raises ValueError as SDPA would.
+    query (..., L, D), key (..., S, D) -> (..., L, S), before dropout,
+    at least float32. attn_mask (..., L, S): True is seen, a float is
+    added. A row that sees nothing is 0. ValueError where SDPA raises.
     """
     if query.shape[-1] != key.shape[-1]:
         widths = f"query's {query.shape[-1]}, got {key.shape[-1]}"
@@ -269,7 +274,8 @@ def sdpa_weights(
     if is_causal and attn_mask is not None:
         raise ValueError("attn_mask: expected None with is_causal=True")
     if enable_gqa:
-        key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+        groups = query.shape[-3] // key.shape[-3]
+        key = key.repeat_interleave(groups, -3)
     if is_causal:
         seen = query.new_ones(query.shape[-2], key.shape[-2])
         attn_mask = seen.tril().bool()

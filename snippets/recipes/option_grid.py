@@ -35,7 +35,8 @@ OPTIONS = {
     "self_attention": (True, False),  # L = S, or L < S
     "need_weights": ("mean", "heads", "no"),
 }  # fmt: skip
-Cell = NamedTuple("Cell", [(name, type(v[0])) for name, v in OPTIONS.items()])
+FIELDS = [(name, type(values[0])) for name, values in OPTIONS.items()]
+Cell = NamedTuple("Cell", FIELDS)
 # --8<-- [end:options]
 BOUNDS = {"float32": (2e-5, 1e-4), "float64": (1e-12, 1e-10)}  # outputs and attention weights, gradients
 
@@ -145,7 +146,9 @@ def outcome(c: Cell, mha, given: list, options: dict):
     leaves = [*dict.fromkeys(given), *mha.parameters()]
     found = torch.autograd.grad(total, leaves, allow_unused=True)
     pairs = zip(found, leaves, strict=True)
-    return results, [torch.zeros_like(x) if g is None else g for g, x in pairs]
+    return results, [
+        torch.zeros_like(x) if g is None else g for g, x in pairs
+    ]
 # --8<-- [end:outcome]
 
 
@@ -167,7 +170,7 @@ def compare(c: Cell, context):
     seed(index(c))
     mha, given, options = layer(c), inputs(c), masks(c)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # masks of two types
+        warnings.simplefilter("ignore", UserWarning)  # two mask types
         with context():
             mine = outcome(c, mha, given, options)
         theirs = outcome(c, mha, given, options)

@@ -6,7 +6,9 @@ from known_tasks import L, draw, known_answer
 seeds = {"copy": 4, "reverse": 4, "previous": 4}
 seeds |= {"first match": 8, "plain copy": 8}
 # task: {name: (seeds, ...)}
-studies = {task: cached(known_answer, task, n) for task, n in seeds.items()}
+studies = {
+    task: cached(known_answer, task, n) for task, n in seeds.items()
+}
 # --8<-- [end:setup]
 
 # --8<-- [start:tasks]
@@ -41,7 +43,9 @@ show("plain_copy", reached["plain copy"])
 
 # --8<-- [start:maps]
 # a seed that reached it; A is (L, L)
-best = {task: study["share"].argmax() for task, study in studies.items()}
+best = {
+    task: study["share"].argmax() for task, study in studies.items()
+}
 A = {task: studies[task]["map"][best[task]] for task in studies}
 here = torch.arange(L)
 assert torch.equal(A["copy"].argmax(-1), here)
