@@ -203,8 +203,7 @@ def interval(values, draws=10_000):
     drawn = torch.randint(N, (draws, N), generator=generator)
     means = values.double()[drawn].mean(1)
     ends = torch.tensor([0.025, 0.975], dtype=means.dtype)
-    low, high = means.quantile(ends).tolist()
-    return low, high
+    return tuple(means.quantile(ends).tolist())
 # --8<-- [end:measure]
 
 
