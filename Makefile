@@ -20,8 +20,10 @@ serve: .venv/installed ## build both languages, serve them, rebuild on a change 
 build: .venv/installed ## leave the finished site in site/
 	@$(RUN) -m mkdocs build
 
-test: .venv/installed ## every check there is
+lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff check
+
+test: lint ## every check there is
 	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
 
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
@@ -40,7 +42,7 @@ clean: ## forget the site and every record, keep .venv
 	@rm -rf site .cache
 
 # The stamp is written last: a half-made .venv has none and is made again.
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON). Install Python 3.11 or newer, or name yours: PYTHON=python3.12 make serve"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$$($(PYTHON) --version) is too old: Python 3.11 or newer is needed. Name yours: PYTHON=python3.12 make serve"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv"; exit 1; }

@@ -176,8 +176,8 @@ def test_by_hand_and_half_made(copy):
     ],
 )
 def test_a_python_that_will_not_do(copy, tmp_path, python, sentence):
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
     old = tmp_path / "old-python"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.10.0\n[ "$1" != -c ]\n')
     old.chmod(0o755)
@@ -190,6 +190,7 @@ def test_a_python_that_will_not_do(copy, tmp_path, python, sentence):
 def test_pip_that_fails_leaves_no_half_made_environment(tmp_path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements.txt").write_text("no-such-file-here.whl\n")
+    (tmp_path / "constraints.txt").write_text("")
     done = shell(f"PYTHON={sys.executable} make build", tmp_path)
     assert done.returncode != 0
     assert "pip could not install requirements.txt" in done.stdout

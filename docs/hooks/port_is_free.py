@@ -1,13 +1,19 @@
-"""Say in one sentence that a port is taken: MkDocs would build the whole site first and then end in a traceback."""
+"""Say in one sentence what is wrong with a port: MkDocs would build the whole site first and then end in a traceback."""
 
+import errno
 import socket
 import sys
 
-port = int(sys.argv[1])
+written = (sys.argv[1:] or [""])[0]
+port = int(written) if written.isdecimal() else 0
+if not 0 < port < 65536:
+    sys.exit(f"PORT is {written!r}, and should be a number from 1 to 65535: PORT=8000 make serve")
 with socket.socket() as probe:
     if sys.platform != "win32":
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         probe.bind(("127.0.0.1", port))
-    except OSError:
-        sys.exit(f"Port {port} is taken by another program. Take another one: PORT={port + 1} make serve")
+    except OSError as error:
+        what = "forbidden to you" if error.errno == errno.EACCES else "taken by another program"
+        other = port + 1 if 1024 <= port < 65535 else 8000
+        sys.exit(f"Port {port} is {what}. Take another one: PORT={other} make serve")
