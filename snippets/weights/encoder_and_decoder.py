@@ -1,5 +1,6 @@
 # --8<-- [start:setup]
 from itertools import product
+from unittest import mock
 
 import torch
 from capture import attention_weights
@@ -41,6 +42,9 @@ for name, weights in maps.items():
     print(f"{name:31} {tuple(weights.shape)}")
 assert torch.equal(output, model(source, x, tgt_mask=causal))
 # --8<-- [end:transformer]
+names = dict(model.named_modules())
+assert all(isinstance(names[name], nn.MultiheadAttention) for name in maps)  # guard: keys_are_names_of_modules
+assert len(maps) == sum(isinstance(module, nn.MultiheadAttention) for module in names.values())  # guard: none_is_left_out
 
 # --8<-- [start:cross]
 self_maps = maps["decoder.layers.1.self_attn"]
@@ -130,8 +134,9 @@ def capture(model, run):
 
 # --8<-- [end:pre_hook]
 # --8<-- [start:verdict]
-def verdict(way, grad, H, padding, train=False):
-    model = encoder(H).train(train)
+def verdict(way, mode, H, padding):
+    train, grad, frozen = mode
+    model = encoder(H).train(train).requires_grad_(not frozen)
     with torch.set_grad_enabled(grad):
         seen = way(
             model, lambda: model(x, src_key_padding_mask=padding)
@@ -155,19 +160,18 @@ def verdict(way, grad, H, padding, train=False):
 if not torch.__version__.startswith("2.13."):
     raise RuntimeError(f"written for 2.13, this is {torch.__version__}")
 padding = torch.arange(L).expand(B, L) >= 3  # two of five
-modes = {
-    "train": (True, True),
-    "eval+grad": (False, True),
-    "eval+no_grad": (False, False),
+modes = {  # train, grad, frozen
+    "train": (True, True, False),
+    "eval+grad": (False, True, False),
+    "eval+frozen": (False, True, True),
+    "eval+no_grad": (False, False, False),
 }
 table = {}
 names = "hook     patch    pre      capture"
 print(f"{'':13}{'heads':7}{'padding':9}{names}")
-for (mode, (train, grad)), heads, padded in product(
-    modes.items(), (3, 4), (False, True)
-):
+for mode, heads, padded in product(modes, (3, 4), (False, True)):
     row = [
-        verdict(way, grad, heads, padding if padded else None, train)
+        verdict(way, modes[mode], heads, padding if padded else None)
         for way in (hook, patch, pre_hook, capture)
     ]
     table[mode, heads, padded] = row
@@ -183,9 +187,13 @@ missed = [cell for cell, row in table.items() if row[1] != "all"]
 shrunk = [cell for cell, row in table.items() if row[2] != "all"]
 print("missed", *missed)
 print("shrunk", *shrunk)
-assert missed == [("eval+no_grad", 4, False), ("eval+no_grad", 4, True)]
-assert shrunk == [("eval+no_grad", 4, True)]
+# no gradient is needed
+fast = ("eval+frozen", "eval+no_grad")
+assert missed == [*product(fast, [4], [False, True])]
+assert shrunk == [*product(fast, [4], [True])]
 # --8<-- [end:columns]
+assert {table[cell][1] for cell in missed} == {"no call"}  # guard: patch_is_not_called
+assert {table[cell][2] for cell in shrunk} == {"3 x 3"}  # guard: maps_shrink_to_the_longest
 
 # --8<-- [start:digits]
 model = encoder(H)
@@ -215,23 +223,40 @@ torch.testing.assert_close(no_grad[~padding], grad[~padding])
 assert not torch.allclose(no_grad[padding], grad[padding], atol=0.1)
 print(maps["layers.0.self_attn"][0, 0])
 # --8<-- [end:padding]
+assert no_grad[padding].count_nonzero() == 0 < grad[padding].abs().min()  # guard: zeros_at_padding
+padded_rows = maps["layers.0.self_attn"].transpose(1, 2)[padding]  # (rows, H, L)
+assert padded_rows.count_nonzero() == 0  # guard: rows_of_zeros
+assert maps["layers.0.self_attn"].shape == (B, H, L, L)  # guard: size_is_kept
+with attention_weights(model) as kept:
+    model(x, src_key_padding_mask=padding)
+assert kept["layers.0.self_attn"].transpose(1, 2)[padding].sum(-1).min() > 0.9  # guard: padded_rows_are_filled
 with torch.no_grad():
     stock = model(x, src_key_padding_mask=padding)  # two positions are padding in every sample
 assert stock.shape == x.shape  # guard: padded_size
 assert torch.equal(stock[padding], torch.zeros_like(stock[padding]))  # guard: padded_zeros
 
 # --8<-- [start:question]
-def seen_by_patch(model, run):
+def calls(model, run, name):
+    """How often a model calls one of torch's fused functions."""
+    with mock.patch.object(torch, name, wraps=getattr(torch, name)) as f:
+        run()
+    return f.call_count
+
+
+def counts(model, run):
+    """(replaced forwards, fused layers, fused attentions)"""
     with torch.no_grad():
-        return len(patch(model, run))
+        layers = calls(model, run, "_transformer_encoder_layer_fwd")
+        attentions = calls(model, run, "_native_multi_head_attention")
+        return len(patch(model, run)), layers, attentions
 
 
 layer = nn.TransformerDecoderLayer(E, H, 2 * E, 0, batch_first=True)
 decoder = redrawn(nn.TransformerDecoder(layer, num_layers=2))
 model = encoder(H)
-in_encoder = seen_by_patch(model, lambda: model(x))
-in_decoder = seen_by_patch(decoder, lambda: decoder(x, memory))
+in_encoder = counts(model, lambda: model(x))
+in_decoder = counts(decoder, lambda: decoder(x, memory))
 print(f"encoder {in_encoder}\ndecoder {in_decoder}")
-assert in_encoder == 0
-assert in_decoder == 2
+assert in_encoder == (0, 2, 0)
+assert in_decoder == (2, 0, 2)
 # --8<-- [end:question]

@@ -38,6 +38,15 @@ with torch.no_grad():
     torch.testing.assert_close(output, model(x))
 # --8<-- [end:record]
 
+from itertools import combinations
+
+shared = torch.stack([torch.minimum(A[0, i], A[0, j]).sum(-1).mean() for i, j in combinations(range(H), 2)])
+assert shared.max() < 0.8  # guard: heads_look_elsewhere
+drawn = torch.cat([parameter.flatten() for parameter in model.parameters()])
+assert abs(drawn.std() - 0.5) < 0.01  # guard: spread_of_the_parameters
+with torch.random.fork_rng():  # what is drawn between the sections is not drawn where they are pasted
+    default = nn.MultiheadAttention(E, H, batch_first=True)(x, x, x, average_attn_weights=False)[1]
+assert 2 * (default - 1 / L).abs().mean() < (A - 1 / L).abs().mean()  # guard: default_is_nearer_to_uniform
 figure("heads", "attention", {"A": A[0]})
 
 # --8<-- [start:flag]
@@ -50,6 +59,7 @@ print(f"asked   {tuple(asked.shape)}")
 print(f"average {tuple(average.shape)}")
 torch.testing.assert_close(average, A.mean(1))
 # --8<-- [end:flag]
+assert mha(x, x, x, need_weights=False, average_attn_weights=False)[1] is None  # guard: nothing_to_average
 
 # --8<-- [start:own]
 # rows of head i in each third of the packed matrix
@@ -91,6 +101,9 @@ assert wrong.shape == right.shape
 assert not torch.allclose(wrong, right, atol=0.1)
 far = (wrong - right).norm() / right.norm()
 # --8<-- [end:average]
+W_o = mha.out_proj.weight.T.unflatten(0, (H, D))  # (H, D, E): W_i^O
+torch.testing.assert_close((mean @ V @ W_o).sum(1) + mha.out_proj.bias, wrong)  # guard: average_in_place_of_each
+torch.testing.assert_close(far**2, (wrong - right).square().mean() / right.square().mean())  # guard: share_of_the_norm
 show("far", f"{100 * far.item():.0f}")
 
 # --8<-- [start:hook]
@@ -106,9 +119,9 @@ assert seen == [None]
 
 
 # --8<-- [start:monkeypatch]
-def recorded(H):
-    """Maps that a patched forward sees in eval mode."""
-    model, seen = encoder(H), []
+def recorded(H, frozen=False):
+    """Maps that a patched forward sees where no gradient is needed."""
+    model, seen = encoder(H).requires_grad_(not frozen), []
     for layer in model.layers:
         forward = layer.self_attn.forward
 
@@ -119,7 +132,7 @@ def recorded(H):
             return result
 
         layer.self_attn.forward = patched
-    with torch.no_grad():
+    with torch.set_grad_enabled(frozen):
         model(x)
     return len(seen)
 
@@ -127,8 +140,10 @@ def recorded(H):
 for heads in 1, 3, 4, 8:
     print(f"H = {heads}: {recorded(heads)} of 2 layers")
 assert recorded(3) == 2
-assert recorded(4) == 0
+assert recorded(4) == recorded(4, frozen=True) == 0
 # --8<-- [end:monkeypatch]
+with torch.random.fork_rng():
+    assert recorded(1) == recorded(3, frozen=True) == 2  # guard: odd_heads_are_seen
 
 # --8<-- [start:out_proj]
 calls = []
@@ -161,14 +176,20 @@ torch.testing.assert_close(A.sum(-1), torch.ones(B, H, L))
 left = dropped != 0
 torch.testing.assert_close(dropped[left], A[left] / (1 - p))
 # --8<-- [end:dropout]
+assert 0.1 < (~left).double().mean() < 0.5  # guard: some_are_dropped
+assert not torch.allclose(dropped.sum(-1), A.sum(-1), atol=0.1)  # guard: rows_no_longer_sum_to_1
 
 # --8<-- [start:memory]
-kept = sum(weights.nbytes for weights in whole.values())
-print(f"bytes {kept}")
-# 2 layers, 8 bytes a weight
-assert kept == 2 * B * H * L * L * 8
+def size(layers, B, H, L, S, each):
+    """Bytes of the maps, `each` of one weight."""
+    return layers * B * H * L * S * each
+
+
+kept = [weights.untyped_storage().nbytes() for weights in whole.values()]
+print(f"bytes {sum(kept)}")
+assert sum(kept) == size(2, B, H, L, L, each=8)
 # --8<-- [end:memory]
-show("bert", f"{12 * 32 * 12 * 512 * 512 * 4 / 2**30:.1f}")
+show("stock", f"{size(12, 32, 12, 512, 512, each=4) / 2**30:.1f}")
 
 # --8<-- [start:draw]
 tokens = ["the", "cat", "sat", "on", "it"]
