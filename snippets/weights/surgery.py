@@ -62,6 +62,10 @@ with torch.no_grad():
     by_rows.out_proj.weight[columns(i)] = 0
 assert not torch.allclose(run(by_rows)[0], without, atol=0.1)
 # --8<-- [end:ablate]
+torch.testing.assert_close(run(ablated)[1], A)  # guard: maps_stay
+features = torch.arange(E) // D == i  # of the output, not of head i
+expected = torch.where(features, mha.out_proj.bias, output)
+torch.testing.assert_close(run(by_rows)[0], expected)  # guard: rows_are_features
 
 # --8<-- [start:uniform]
 # wrong too: a head without queries still looks, everywhere alike
@@ -81,13 +85,13 @@ torch.testing.assert_close(one_row[:, 0], one_row[:, 4])
 assert not torch.allclose(one_row, weights[:, i], atol=0.1)
 print(one_row[0, 0])
 # --8<-- [end:uniform]
+assert (one_row - one_row[:, :1]).abs().max() < 1e-12  # guard: every_row_is_the_same
+b_v = mha.in_proj_bias[rows(i, "v")]
+mean_v = (x @ mha.in_proj_weight[rows(i, "v")].T + b_v).mean(1, keepdim=True)
+torch.testing.assert_close(still, without + mean_v @ mha.out_proj.weight[:, columns(i)].T)  # guard: it_averages_all_tokens
 
-figure(
-    "silenced",
-    "attention",
-    {"A": torch.stack([A[0, i], weights[0, i], one_row[0]])},
-    labels={"heads": ["W_q, b_q", "W_q = 0, b_q = 0", "W_q = 0"]},
-)
+three = {"W_q, b_q": A[0, i], "W_q = 0, b_q = 0": weights[0, i], "W_q = 0": one_row[0]}
+figure("silenced", "attention", {"A": torch.stack(list(three.values()))}, labels={"heads": list(three)})
 
 # --8<-- [start:permute]
 order = [2, 0, 3, 1]
@@ -107,6 +111,10 @@ torch.testing.assert_close(moved, A[:, order])
 # wrong: out_proj left as it was
 assert not torch.allclose(half_done, output, atol=0.1)
 # --8<-- [end:permute]
+W_v, b_v = mha.in_proj_weight[2 * E :], mha.in_proj_bias[2 * E :]
+v = (x @ W_v.T + b_v).unflatten(-1, (H, D)).transpose(1, 2)  # (B, H, L, D)
+crossed = [A[:, j] @ v[:, j] @ mha.out_proj.weight[:, columns(place)].T for place, j in enumerate(order)]
+torch.testing.assert_close(half_done, sum(crossed) + mha.out_proj.bias)  # guard: heads_meet_columns_of_others
 
 
 # --8<-- [start:pruned]
@@ -148,6 +156,9 @@ wider.load_state_dict(ablated.state_dict())  # all keys match
 assert wider.head_dim == 8
 assert not torch.allclose(run(wider)[0], without, atol=0.1)
 # --8<-- [end:prune]
+q, k, v = (x @ mha.in_proj_weight.T + mha.in_proj_bias).unflatten(-1, (3, 3, 8)).permute(2, 0, 3, 1, 4)
+cut = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+torch.testing.assert_close(run(wider)[0], ablated.out_proj(cut))  # guard: cut_every_eight_rows
 
 
 # --8<-- [start:mask]
@@ -216,6 +227,15 @@ assert torch.equal(after[rows(i)], frozen)
 assert torch.equal(contribution(held, i), parts[i])
 assert not torch.allclose(run(held)[0], output, atol=0.1)
 # --8<-- [end:freeze]
+from torch.nn.utils.parametrize import remove_parametrizations
+
+for place in ("in_proj_weight", "in_proj_bias", "out_proj.weight"):
+    part = deepcopy(mha)
+    freeze(part, i)
+    module = part.out_proj if "out" in place else part
+    remove_parametrizations(module, place.rpartition(".")[2])
+    step(part, torch.optim.AdamW(part.parameters(), **options))
+    assert not torch.allclose(contribution(part, i), parts[i], atol=1e-3)  # guard: each_of_the_three_is_needed
 
 # --8<-- [start:reset]
 reset = deepcopy(mha)
@@ -238,6 +258,9 @@ changed = [j for j in range(H) if not torch.equal(maps[:, j], A[:, j])]
 print("changed", changed)
 assert changed == [0, 1, 2, 3]
 # --8<-- [end:reset]
+taken = (strided.in_proj_weight != mha.in_proj_weight).any(1).nonzero().flatten()
+assert torch.equal(taken, torch.arange(i, E, H))  # guard: every_fourth_row_is_taken
+assert sorted({row // D for row in taken.tolist()}) == [0, 1, 2, 3]  # guard: they_are_of_all_heads
 
 
 # --8<-- [start:lora]
@@ -263,6 +286,7 @@ change = (W - mha.in_proj_weight).unflatten(0, (3, E))
 print("rank", *torch.linalg.matrix_rank(change).tolist())
 assert torch.equal(change[1], torch.zeros(E, E))
 assert torch.linalg.matrix_rank(change[0]) == 2
+assert torch.linalg.matrix_rank(change[2]) == 2
 # --8<-- [end:lora]
 
 
@@ -290,6 +314,10 @@ assert torch.equal(same, output)  # the adapter is not there
 assert wrapped.out_proj.A.grad is None
 assert heard == []
 # --8<-- [end:dead]
+assert wrapped.out_proj.B.grad is None  # guard: neither_half_is_trained
+assert not torch.allclose(wrapped.out_proj(x), mha.out_proj(x), atol=0.1)  # guard: called_it_would_count
+linears = [name for name, module in mha.named_modules() if isinstance(module, nn.Linear)]
+assert linears == ["out_proj"]  # guard: out_proj_is_the_only_linear
 
 # --8<-- [start:question]
 def effect(i):
@@ -309,3 +337,7 @@ by_zero = (Pruned(mha, rest)(x) - output).norm()
 print(f"zero {by_zero:.3f}\nmean {by_mean:.3f}")
 assert by_mean < by_zero
 # --8<-- [end:question]
+left_out = torch.stack([(Pruned(mha, [j for j in range(H) if j != i])(x) - output).norm() for i in range(H)])
+torch.testing.assert_close(left_out / output.norm(), torch.tensor([effect(i) for i in range(H)]))  # guard: effect_of_leaving_out
+assert left_out.argmin() == least  # guard: the_smallest_is_the_cheapest
+show("least", least)
