@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -615,3 +616,34 @@ def test_sdpa_weights_of_half_precision_are_float32():
 def test_sdpa_weights_refuses(key, options, message):
     with pytest.raises(ValueError, match=message):
         sdpa_weights(torch.randn(L, 6), key, **options)
+
+
+# Where something else has wrapped PyTorch's function before
+
+WRAPPED = """
+import functools, sys
+import torch.nn.functional as F
+original = F.multi_head_attention_forward
+def wrap(function):
+    {decorator}
+    def forward(*args, **kwargs):
+        return function(*args, **kwargs)
+    return forward
+F.multi_head_attention_forward = wrap(original)
+sys.path.insert(0, {recipes!r})
+from capture import attention_weights
+import torch
+mha = torch.nn.MultiheadAttention(8, 2)
+with attention_weights(mha) as maps:
+    _, expected = mha(*[torch.randn(3, 8)] * 3, average_attn_weights=False)
+torch.testing.assert_close(maps[""], expected)
+print("captured")
+"""
+
+
+@pytest.mark.parametrize(("decorator", "said"), [("@functools.wraps(function)", "captured"), ("", "wrap.<locals>.forward")])
+def test_a_wrapped_function_of_pytorch(decorator, said):
+    code = WRAPPED.format(decorator=decorator, recipes=str(Path(sys.modules["capture"].__file__).parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert said in (done.stdout or done.stderr.splitlines()[-1]), done.stderr
+    assert "arg 5 (closure)" not in done.stderr

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import html5lib
 import markdown
 import pytest
+from mkdocs.exceptions import PluginError
 
 HOOKS = Path(__file__).parents[1] / "docs" / "hooks"
 sys.path.insert(0, str(HOOKS))
@@ -213,6 +214,19 @@ def test_japanese_is_sorted_by_reading(house):
     (house / "docs/glossary.yml").write_text("terms:\n" + "".join(entry.format(*row) for row in rows), "utf-8")
     assert re.findall("term-(.)", glossary.render("ja")) == ["b", "a", "c"]
     assert re.findall("term-(.)", glossary.render("en")) == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("terms:\n  - {id: a\nforbidden: [", r"docs/glossary\.yml:3: this is not YAML: "),
+        ("- a\n- b\n", r"docs/glossary\.yml: this is no map of `terms:` and `forbidden:`"),
+    ],
+)
+def test_a_glossary_that_cannot_be_read(house, text, said):
+    (house / "docs/glossary.yml").write_text(text, "utf-8")
+    with pytest.raises(PluginError, match=said):
+        glossary.load()
 
 
 def test_a_term_leads_to_its_page_where_that_is_written(house):

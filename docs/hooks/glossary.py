@@ -56,7 +56,14 @@ def load():
 
 @functools.lru_cache(maxsize=2)
 def _load(path, _changed):
-    content = yaml.safe_load(path.read_text("utf-8")) or {}
+    try:
+        content = yaml.safe_load(path.read_text("utf-8")) or {}
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        message = f"this is not YAML: {getattr(error, 'problem', None) or error}"
+        project.stop([Fault(project.relative(path), mark.line + 1 if mark else 0, message)])
+    if not isinstance(content, dict):
+        project.stop([Fault(project.relative(path), 0, "this is no map of `terms:` and `forbidden:`")])
     forbidden = {}
     for entry in content.get("forbidden", ()):
         language = entry["language"]

@@ -190,10 +190,16 @@ class Recorder:
 
 SIGNATURE = inspect.signature(nn.MultiheadAttention.forward)
 # PyTorch's own function, which would hand itself back to the mode that runs it
+FORWARD = inspect.unwrap(F.multi_head_attention_forward)
+if FORWARD.__code__.co_freevars:
+    raise ImportError(
+        "F.multi_head_attention_forward: expected PyTorch's own, got one that wraps it and does not say so "
+        f"({FORWARD.__qualname__}): import capture before it is wrapped, or wrap it with functools.wraps"
+    )
 BODY = FunctionType(
-    F.multi_head_attention_forward.__code__,
+    FORWARD.__code__,
     {**vars(F), "has_torch_function": lambda arguments: False},
-    argdefs=F.multi_head_attention_forward.__defaults__,
+    argdefs=FORWARD.__defaults__,
 )
 
 
