@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import notebooks
 import page_blocks
+import pages
 import pytest
 import shared_site
 from nbclient import NotebookClient
@@ -50,6 +51,29 @@ def test_a_practice_page_is_rendered_from_its_notebook(built_small_project):
     assert 'data-tex="x^2 &lt; 3"' in page
     assert "<style" not in page
     assert "clipboard-copy" not in page
+
+
+@pytest.mark.parametrize(
+    ("text", "formulas"),
+    [
+        ("<p>It costs $5 or $6 here.</p>", []),
+        ("<p>It costs $5.</p><p>Or 6$.</p>", []),
+        ("<p>With $x_i$, $y$ and <code>$z$</code>:</p>\n\n<p>$$a\n+ b$$</p>", ["\\(x_i\\)", "\\(y\\)", "\\[a\n+ b\\]"]),
+    ],
+)
+def test_a_formula_of_a_practice_page_is_one_on_any_other(text, formulas):
+    assert re.findall('<span class="arithmatex">(.*?)</span>', notebooks._formulas(text), re.S) == formulas
+    source = pages.scan(re.sub("</?p>", "\n", text).replace("<code>", "`").replace("</code>", "`"), "docs/en/a.md")
+    assert len(source.inline) + len(source.displayed) == len(formulas)
+
+
+def test_a_heading_without_an_id_keeps_the_one_it_has():
+    """Under `mkdocs serve` it is a warning, so that writing is possible."""
+    source = "# One { #first }\n\n```python\n# a comment\n```\n\n## Two\n\n## Three { #third }\n"
+    content = '<h1 id="One">One</h1><h2 id="Two">Two</h2><h2 id="Three">Three</h2>'
+    made, toc = notebooks._headings(content, source)
+    assert made == '<h1 id="first">One</h1><h2 id="Two">Two</h2><h2 id="third">Three</h2>'
+    assert [(item.id, item.title) for item in toc.items[0].children] == [("Two", "Two"), ("third", "Three")]
 
 
 def test_a_practice_page_has_the_markup_of_every_other_page(built_small_project):

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 import nbformat
+import pages
 import project
 import run_snippet
 import yaml
@@ -29,6 +30,7 @@ import snippets
 
 NOTEBOOKS = project.CACHE / "notebooks"
 BOX = re.compile(r'^(?:!!!|\?\?\?\+?) +[\w-]+(?: +"(?P<title>.*)")? *$')
+HEADING = re.compile(r"^(#{1,6}) (.*?)\s*(?:\{ *#([\w-]+)[^}]*\})?\s*$", re.M)
 HEADING_ID = re.compile(r"^(#{1,6} .*?)\s*\{ *#[\w-]+[^}]*\}\s*$")
 WRAPPER = re.compile(r"^</?[a-z][\w-]*(?: [^>]*)?\bmarkdown\b[^>]*>$|^</(?:div|[a-z]+-[a-z-]+)>$")
 WORDS = {
@@ -243,12 +245,12 @@ def execute_practice():
             script.write_text(source, encoding="utf-8")
             pending.setdefault(script, []).append((language, page, parts))
     told = snippets.run_stale(list(pending), NOTEBOOKS, NOTEBOOKS)
-    for script, pages in pending.items():
+    for script, waiting in pending.items():
         if script not in told:
             continue
         number, message = told[script]
         section = run_snippet.section_at(run_snippet.sections(script.read_text(encoding="utf-8")), number)
-        for language, page, parts in pages:
+        for language, page, parts in waiting:
             line = parts.cells[int(section.removeprefix("cell_"))].line if section else 0
             faults.append(
                 Fault(
@@ -351,24 +353,34 @@ def _plain_notebook(content, page):
     )
     source = (project.DOCS / project.LANG / page.file.src_uri).read_text(encoding="utf-8")
     page.meta["description"] = get_data(source)[1].get("description")
-    headings = re.findall(
-        r"^(#{1,6}) (.*?)\s*\{ *#([\w-]+)[^}]*\}\s*$", re.sub(r"^```.*?^```", "", source, flags=re.S | re.M), flags=re.M
-    )
-    ids = iter(headings)
-    content = re.sub(r'<(h[1-6]) id="[^"]*">', lambda match: f'<{match[1]} id="{next(ids)[2]}">', content)
+    content, page.toc = _headings(content, source)
+    return _formulas(content)
+
+
+def _headings(content, source):
+    """The headings' ids as the page's Markdown gives them, and the table of contents; one without keeps nbconvert's."""
+    written = iter(HEADING.findall(re.sub(r"^```.*?^```", "", source, flags=re.S | re.M)))
     tokens, stack = [], []
-    for marks, title, identity in headings:
-        token = {"level": len(marks), "id": identity, "name": html.escape(title.replace("`", "")), "children": []}
+
+    def named(match):
+        _, title, identity = next(written, ("", match[2], ""))
+        token = {"level": int(match[1][1:]), "id": identity or match[2], "name": html.escape(title.replace("`", "")), "children": []}
         while stack and stack[-1]["level"] >= token["level"]:
             stack.pop()
         (stack[-1]["children"] if stack else tokens).append(token)
         stack.append(token)
-    page.toc = get_toc(tokens)
-    pieces = re.split(r"(<pre\b.*?</pre>|<code\b.*?</code>)", content, flags=re.S)
+        return f'<{match[1]} id="{token["id"]}">'
+
+    return re.sub(r'<(h[1-6]) id="([^"]*)">', named, content), get_toc(tokens)
+
+
+def _formulas(content):
+    """Formulas as arithmatex marks them on every other page, and as little else: "$5 or $6" is none."""
+    pieces = re.split(r"(<pre\b.*?</pre>|<code\b.*?</code>|<[^<>]*>)", content, flags=re.S)
     for index in range(0, len(pieces), 2):
-        pieces[index] = re.sub(r"\n\s*\n", "\n", pieces[index])
-        pieces[index] = re.sub(r"\$\$(.+?)\$\$", r'<span class="arithmatex">\\[\1\\]</span>', pieces[index], flags=re.S)
-        pieces[index] = re.sub(r"\$([^$\n]+?)\$", r'<span class="arithmatex">\\(\1\\)</span>', pieces[index])
+        text = re.sub(r"\n\s*\n", "\n", pieces[index])
+        text = pages.DISPLAYED.sub(r'<span class="arithmatex">\\[\1\\]</span>', text)
+        pieces[index] = pages.INLINE_FORMULA.sub(r'<span class="arithmatex">\\(\1\\)</span>', text)
     return "".join(pieces)
 
 

@@ -41,7 +41,7 @@ SEARCH_WORDS = re.compile(rb"\A(---\n(?:(?!---)[^\n]+\n)*?)search: \[[^\n]*\n")
 COMMENT = re.compile(r"<!--.*?-->", re.S)
 INLINE_CODE = re.compile(r"(?<![`\\])(`+)(?!`)((?:(?!\n[ \t]*\n).)+?)(?<!`)\1(?!`)", re.S)
 DISPLAYED = re.compile(r"(?<!\\)\$\$(.+?)\$\$", re.S)
-INLINE_FORMULA = re.compile(r"(?<!\\)\$(?!\s)((?:\\.|[^\\$])+?)(?<!\s)\$", re.S)
+INLINE_FORMULA = re.compile(r"(?<!\\)\$(?!\s)((?:\\.|[^\\$\n]|\n(?![ \t]*\n))+?)(?<!\s)\$", re.S)  # in one paragraph
 ALMOST_VALUE = re.compile(rf"(?!{snippets.VALUE.pattern}|{snippets.CHOICE.pattern})\{{\{{[^\n{{}}]*\}}*")
 EXPLORER = re.compile(r"<([a-z][a-z0-9]*-[a-z0-9-]+)(?=[\s>/])")
 ADDRESS = re.compile(
