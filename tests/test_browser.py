@@ -158,7 +158,7 @@ def test_a_formula_is_drawn_not_only_laid_out(reader):
     page = reader().open("en/layouts/paper/")
     missing = page.evaluate(
         """() => [...document.querySelectorAll(".math use")]
-             .map((use) => use.getAttribute("xlink:href") ?? use.getAttribute("href"))
+             .map((use) => use.getAttribute("href"))
              .filter((reference) => !document.querySelector(reference)?.getBBox)"""
     )
     assert page.locator(".math use").count() > 50

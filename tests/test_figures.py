@@ -701,3 +701,17 @@ def test_on_a_phone_text_is_large_and_whole(chromium, language):
     assert len(pictures) > 20
     assert min(picture["least"] for picture in pictures) >= 10.9
     assert not [(n, picture["clipped"]) for n, picture in enumerate(pictures) if picture["clipped"]]
+
+
+def test_a_role_has_one_colour_everywhere():
+    """Typed once, in figures.css; the icon, which can read no style sheet, has the same."""
+    sheets = project.DOCS / "shared/stylesheets"
+    roles = dict(re.findall(r"--figure-([qkvo]): (#\w+);", (sheets / "figures.css").read_text("utf-8")))
+    assert set(roles) == set("qkvo")
+    icon = (project.DOCS / "shared/images/icon.svg").read_text("utf-8")
+    assert re.findall(r'fill="(#\w+)"', icon) == [roles[role] for role in "qkv"]
+    for folder in ("shared", "root", "theme"):
+        for path in sorted((project.DOCS / folder).rglob("*.*")):
+            if path.suffix in (".css", ".js", ".html", ".svg") and path.name != "icon.svg":
+                text = path.read_text("utf-8").lower()
+                assert sum(text.count(colour) for colour in roles.values()) == (path.name == "figures.css") * 4, path.name

@@ -41,7 +41,7 @@ def test_a_page_is_whole(firefox, address, language):
         wide, window = page.run("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= window
     letters = """() => [...document.querySelectorAll(".math use")].filter((use) =>
-      document.querySelector(use.getAttribute("xlink:href")).getAttribute("d") && !use.getBoundingClientRect().width).length"""
+      document.querySelector(use.getAttribute("href")).getAttribute("d") && !use.getBoundingClientRect().width).length"""
     assert page.run(letters) == 0
     terms = """() => [...document.querySelectorAll("article a.term")].map((term) => getComputedStyle(term).textDecorationLine)"""
     assert set(page.run(terms)) <= {"underline"}

@@ -124,13 +124,7 @@ def test_one_sheet_of_letters_that_every_use_finds():
     assert len(ids) == len(set(ids))
     assert set(used) == set(ids)
     assert len(used) > len(ids), "a letter that stands twice is stored once"
-    # Within what instant navigation swaps.
-    assert page.index("math-glyphs") < page.index("</article>")
-
-
-def test_letters_do_not_answer_to_the_theme():
-    # Material's instant navigation assigns to `href` wherever there is one, which an SVG does not allow.
-    assert not re.search(r"<use[^>]*\shref=", typeset(SAMPLE))
+    assert page.rindex("<use") < page.index("math-glyphs") < page.index("</article>")
 
 
 def test_page_without_formula_is_left_alone():

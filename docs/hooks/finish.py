@@ -141,10 +141,7 @@ class BlockExplorers(Extension):
 
 
 def with_explorers(html, address):
-    """Load the module of each explorer that stands on the page; address(name) is its URL as seen from there.
-
-    The scripts stand at the end of the article: Material's instant navigation runs only what is inside its container.
-    """
+    """Load the module of each explorer that stands on the page; address(name) is its URL as seen from there."""
     present = [name for name in explorers() if re.search(rf"<{re.escape(name)}[\s>]", html)]
     if not present:
         return html

@@ -263,6 +263,7 @@ def _write_root(config):
         if source.suffix == ".html" and not project.state.serving:
             text = finish.with_policy(text)
         (building / source.name).write_text(text, encoding="utf-8")
+    shutil.copyfile(project.DOCS / "shared" / "images" / "icon.svg", building / "icon.svg")
     (building / ".nojekyll").write_text("")
 
 

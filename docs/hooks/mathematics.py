@@ -256,8 +256,7 @@ def _drawing(markup):
             raise _needs_style(element.get("style"))
         element.tag = element.tag.removeprefix(SVG_NAME)
         if XLINK_HREF in element.attrib:
-            # xlink:href on purpose: Material's instant navigation assigns to the `href` of all that have one.
-            element.set("xlink:href", "#" + _glyph(element.attrib.pop(XLINK_HREF)))
+            element.set("href", "#" + _glyph(element.attrib.pop(XLINK_HREF)))
         if element.get("stroke") == element.get("fill") == "currentColor":
             del element.attrib["stroke"], element.attrib["fill"], element.attrib["stroke-width"]
     _drop_attributes(root, "data-mml", "data-c", "data-mjx", "data-variant", "data-line", "role")
@@ -370,7 +369,7 @@ def _line(page, tex):
 
 
 def _end_of_content(html):
-    """Inside what instant navigation swaps, so that the letters come with their page."""
+    """Where the letters' outlines are put: behind what uses them."""
     places = (html.rfind(tag) for tag in ("</article>", "</main>", "</body>"))
     return next((place for place in places if place >= 0), len(html))
 
@@ -434,7 +433,6 @@ def stylesheet():
 
 
 def on_config(config):
-    # On every page: instant navigation would otherwise show a formula before its style sheet has come.
     if STYLESHEET not in config.extra_css:
         config.extra_css.append(STYLESHEET)
     return config

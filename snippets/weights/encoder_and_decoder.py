@@ -238,7 +238,8 @@ assert torch.equal(stock[padding], torch.zeros_like(stock[padding]))  # guard: p
 # --8<-- [start:question]
 def calls(model, run, name):
     """How often a model calls one of torch's fused functions."""
-    with mock.patch.object(torch, name, wraps=getattr(torch, name)) as f:
+    fused = getattr(torch, name)
+    with mock.patch.object(torch, name, wraps=fused) as f:
         run()
     return f.call_count
 

@@ -185,7 +185,7 @@ def size(layers, B, H, L, S, each):
     return layers * B * H * L * S * each
 
 
-kept = [weights.untyped_storage().nbytes() for weights in whole.values()]
+kept = [maps.untyped_storage().nbytes() for maps in whole.values()]
 print(f"bytes {sum(kept)}")
 assert sum(kept) == size(2, B, H, L, L, each=8)
 # --8<-- [end:memory]
