@@ -155,6 +155,7 @@ def test_a_site_that_is_a_link_stays_one(small, tmp_path):
         (OSError(errno.EROFS, "Read-only file system", "/x/.cache/lock"), "/x/.cache/lock: read-only file system"),
         (OSError(errno.ENOSPC, "No space left on device"), "a file: no space left on device"),
         (PermissionError(errno.EACCES, "Permission denied", b"/x/site"), "/x/site: permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/a", None, "/x/site/a"), "/x/site/a: no space left on device"),
     ],
 )
 def test_what_the_system_refuses_is_a_sentence(error, said, caplog):

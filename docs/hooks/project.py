@@ -74,8 +74,8 @@ def built():
 
 
 def failed(error):
-    """What the system refused, as a sentence: an OSError names a file and a reason."""
-    name = relative(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    """What the system refused, as a sentence: an OSError names a reason and a file, that which was written where it copied."""
+    name = next((relative(name) for name in (error.filename2, error.filename) if isinstance(name, str | bytes)), "a file")
     return f"{name}: {(error.strerror or str(error)).lower()}; the build needs to read and write here"
 
 

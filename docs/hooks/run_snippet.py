@@ -566,4 +566,7 @@ def _print(path, record):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:
+        sys.exit(f"{error.filename}: {(error.strerror or str(error)).lower()}; the records are written here")
