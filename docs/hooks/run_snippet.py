@@ -430,7 +430,7 @@ def _write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         shutil.rmtree(path)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # scripts run by hand write, too
     part.write_text(text, encoding="utf-8", newline="\n")  # the bytes that the seal was made of
     part.replace(path)
 
@@ -497,7 +497,8 @@ def seal_artifacts(before):
     if ARTIFACTS.is_dir():
         known = {name: seal for name, seal in _sealed().items() if (ARTIFACTS / name).exists()}
         known |= {path.name: digest(path) for path in ARTIFACTS.glob("*.pt") if path.name not in before}
-        _write(ARTIFACTS / "seals.json", json.dumps({"known": known, "seal": seal(known)}, indent=1))
+        if known != _sealed():
+            _write(ARTIFACTS / "seals.json", json.dumps({"known": known, "seal": seal(known)}, indent=1))
 
 
 def _sealed():
