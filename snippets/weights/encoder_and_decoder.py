@@ -192,6 +192,8 @@ fast = ("eval+frozen", "eval+no_grad")
 assert missed == [*product(fast, [4], [False, True])]
 assert shrunk == [*product(fast, [4], [True])]
 # --8<-- [end:columns]
+with_gradients = [mode for mode, (_, grad, _) in modes.items() if grad]
+assert with_gradients == ["train", "eval+grad", "eval+frozen"]  # guard: frozen_with_gradients_on
 assert {table[cell][1] for cell in missed} == {"no call"}  # guard: patch_is_not_called
 assert {table[cell][2] for cell in shrunk} == {"3 x 3"}  # guard: maps_shrink_to_the_longest
 
@@ -224,8 +226,8 @@ assert not torch.allclose(no_grad[padding], grad[padding], atol=0.1)
 print(maps["layers.0.self_attn"][0, 0])
 # --8<-- [end:padding]
 assert no_grad[padding].count_nonzero() == 0 < grad[padding].abs().min()  # guard: zeros_at_padding
-padded_rows = maps["layers.0.self_attn"].transpose(1, 2)[padding]  # (rows, H, L)
-assert padded_rows.count_nonzero() == 0  # guard: rows_of_zeros
+sums = maps["layers.0.self_attn"].sum(-1)  # (B, H, L): 1 at a real query
+torch.testing.assert_close(sums, (~padding)[:, None].expand(B, H, L).to(sums.dtype))  # guard: rows_of_zeros
 assert maps["layers.0.self_attn"].shape == (B, H, L, L)  # guard: size_is_kept
 with attention_weights(model) as kept:
     model(x, src_key_padding_mask=padding)

@@ -14,11 +14,11 @@ studies = {
 # --8<-- [start:tasks]
 for task in seeds:
     torch.manual_seed(1)
-    tokens, answers, keys = draw(task, 1)
+    (tokens,), (answers,), (keys,) = draw(task, 1)
     print(task)
-    print("  tokens ", *(f"{t:2}" for t in tokens[0].tolist()))
-    print("  answers", *(f"{t:2}" for t in answers[0].tolist()))
-    print("  keys   ", *(f"{t:2}" for t in keys[0].tolist()))
+    print("  tokens ", *(f"{t:2}" for t in tokens.tolist()))
+    print("  answers", *(f"{t:2}" for t in answers.tolist()))
+    print("  keys   ", *(f"{t:2}" for t in keys.tolist()))
 # --8<-- [end:tasks]
 
 # --8<-- [start:reached]
@@ -55,7 +55,8 @@ assert torch.equal(A["previous"].argmax(-1)[1:], here[:-1])
 
 def first_of(tokens):
     """(L,) tokens -> (L,): where each occurs for the first time."""
-    return (tokens[:, None] == tokens).int().argmax(-1)
+    words = tokens.tolist()
+    return torch.tensor([words.index(word) for word in words])
 
 
 tokens = studies["first match"]["tokens"][best["first match"]]
@@ -85,8 +86,11 @@ assert plain["blind"][worst] > 0.5
 print(f"copy    {studies['copy']['blind'].max():.2f}")
 assert studies["copy"]["blind"].max() < 0.1
 # --8<-- [end:twin]
-astray = plain["map"][worst].argmax(-1) != here
+there = plain["map"][worst]
+astray = there.argmax(-1) != here
+assert torch.equal(astray, there.diagonal() < there.amax(-1))  # guard: elsewhere_weighs_more
 assert astray.sum() > L / 2  # guard: most_of_the_twin_lies_elsewhere
+show("astray", int(astray.sum()))
 # the less a seed copies from its own place, the more it answers from the weights alone
 assert (plain["share"] + plain["blind"]).min() > 0.9  # guard: blind_where_not_looking
 assert plain["blind"][plain["share"] >= 0.95].max() < 0.1  # guard: a_guess_where_looking
@@ -120,7 +124,10 @@ assert match["correct"][failed] > 0.9
 # --8<-- [end:failed]
 tokens = match["tokens"][failed]
 letters = [chr(ord("a") + token) for token in tokens.tolist()]
-on_first = match["map"][failed].argmax(-1) == first_of(tokens)
+there, first = match["map"][failed], first_of(tokens)
+on_first = there.argmax(-1) == first
+weighs_less = there[here, first] < there.amax(-1)
+assert torch.equal(on_first, ~weighs_less)  # guard: greatest_or_not
 assert on_first.sum() < L / 2  # guard: few_look_at_the_first
 show("failed_seed", int(failed))
 show("failed_correct", f"{100 * match['correct'][failed]:.0f}")

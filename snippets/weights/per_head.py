@@ -46,6 +46,7 @@ drawn = torch.cat([parameter.flatten() for parameter in model.parameters()])
 assert abs(drawn.std() - 0.5) < 0.01  # guard: spread_of_the_parameters
 with torch.random.fork_rng():  # what is drawn between the sections is not drawn where they are pasted
     default = nn.MultiheadAttention(E, H, batch_first=True)(x, x, x, average_attn_weights=False)[1]
+assert default.shape == A.shape  # guard: default_has_all_heads
 assert 2 * (default - 1 / L).abs().mean() < (A - 1 / L).abs().mean()  # guard: default_is_nearer_to_uniform
 figure("heads", "attention", {"A": A[0]})
 
@@ -128,13 +129,14 @@ def recorded(H, frozen=False):
         def patched(*args, forward=forward, **kwargs):
             kwargs["need_weights"] = True
             kwargs["average_attn_weights"] = False
-            seen.append(result := forward(*args, **kwargs))
+            result = forward(*args, **kwargs)
+            seen.append(result[1])
             return result
 
         layer.self_attn.forward = patched
     with torch.set_grad_enabled(frozen):
         model(x)
-    return len(seen)
+    return sum(weights.shape[1] == H for weights in seen)
 
 
 for heads in 1, 3, 4, 8:
@@ -224,3 +226,5 @@ three = deep[:, :, :3, :3]
 again = three / three.sum(-1, keepdim=True)
 assert not torch.allclose(again, short, atol=0.1)
 # --8<-- [end:question]
+torch.testing.assert_close(again.sum(-1), short.sum(-1))  # guard: renormalised_and_yet_another
+

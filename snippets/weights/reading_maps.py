@@ -192,6 +192,7 @@ tau = kendall(measures["attention, layer 1"], moved, real)
 plain = torch.tensor([6 <= len(set(text)) == len(text) <= 9 and set(text) <= set(vocab) for text in texts])
 usual = (tau - tau.mean()).abs().masked_fill(~plain, 9).argmin()
 shares = [m[usual, real[usual]] / m[usual].sum() for m in (measures["attention, layer 1"], moved)]
+torch.testing.assert_close(torch.stack(shares).sum(-1), torch.ones(2))  # guard: shares_sum_to_1
 labels_of_face = {"categories": texts[usual]}
 figure("face", "bars", {"attention": shares[0], "leave_one_out": shares[1]}, labels=labels_of_face)
 assert 0 < tau[usual] < 0.5  # guard: ranks_differ_in_places

@@ -258,6 +258,10 @@ changed = [j for j in range(H) if not torch.equal(maps[:, j], A[:, j])]
 print("changed", changed)
 assert changed == [0, 1, 2, 3]
 # --8<-- [end:reset]
+with torch.random.fork_rng():
+    stock = nn.MultiheadAttention(E, H)
+assert 0.95 * bound < stock.in_proj_weight.abs().max() < bound  # guard: bound_is_pytorchs_own
+assert stock.in_proj_bias.count_nonzero() == reset.in_proj_bias[rows(i)].count_nonzero() == 0  # guard: bias_starts_at_0
 taken = (strided.in_proj_weight != mha.in_proj_weight).any(1).nonzero().flatten()
 assert torch.equal(taken, torch.arange(i, E, H))  # guard: every_fourth_row_is_taken
 assert sorted({row // D for row in taken.tolist()}) == [0, 1, 2, 3]  # guard: they_are_of_all_heads
