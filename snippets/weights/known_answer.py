@@ -87,8 +87,8 @@ print(f"copy    {studies['copy']['blind'].max():.2f}")
 assert studies["copy"]["blind"].max() < 0.1
 # --8<-- [end:twin]
 there = plain["map"][worst]
-astray = there.argmax(-1) != here
-assert torch.equal(astray, there.diagonal() < there.amax(-1))  # guard: elsewhere_weighs_more
+astray = there.argmax(1) != here
+assert torch.equal(astray, there.diagonal() < there.amax(1))  # guard: elsewhere_weighs_more
 assert astray.sum() > L / 2  # guard: most_of_the_twin_lies_elsewhere
 show("astray", int(astray.sum()))
 # the less a seed copies from its own place, the more it answers from the weights alone
@@ -125,8 +125,8 @@ assert match["correct"][failed] > 0.9
 tokens = match["tokens"][failed]
 letters = [chr(ord("a") + token) for token in tokens.tolist()]
 there, first = match["map"][failed], first_of(tokens)
-on_first = there.argmax(-1) == first
-weighs_less = there[here, first] < there.amax(-1)
+on_first = there.argmax(1) == first
+weighs_less = there[here, first] < there.amax(1)
 assert torch.equal(on_first, ~weighs_less)  # guard: greatest_or_not
 assert on_first.sum() < L / 2  # guard: few_look_at_the_first
 show("failed_seed", int(failed))
