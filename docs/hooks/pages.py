@@ -711,7 +711,7 @@ def faults():
     for language, pages in sources.items():
         for page, source in pages.items():
             text = (project.DOCS / language / page).read_text("utf-8")
-            found += marks.faults(source, text, project.script_of(page))
+            found += [*marks.faults(source, text, project.script_of(page)), *marks.typed_numbers(source)]
     found += _unused(sources, files)
     try:
         found += _lock_faults(pairs, read_lock())
