@@ -113,7 +113,7 @@ def test_a_page_includes_output_that_was_not_printed(small):
 
 
 def test_a_section_is_included_nowhere(small):
-    small.replace(INDEX, "show(", "# --8<-- [start:more]\nprint(1)\n# --8<-- [end:more]\nshow(")
+    small.replace(INDEX, "show(", "# --8<-- [start:more]\nprint(len(x))\n# --8<-- [end:more]\nshow(")
     breaks(small, f"{INDEX}:{small.line_of(INDEX, 'start:more')}: ", "more")
 
 
