@@ -172,7 +172,8 @@ def test_by_hand_and_half_made(copy):
     fetched = set(re.findall(r"^Collecting ([\w-]+)", done.stdout, flags=re.M))
     assert fetched <= {"setuptools"}, "it asks for what make did not install"  # a new .venv brings an old one
     port = free_port()
-    serves(BY_HAND[2], fresh, port, DEV_ADDR=f"127.0.0.1:{port}")
+    templates = str(Path(sys.prefix) / "share" / "jupyter")  # they lie beside the packages, where no .pth leads
+    serves(BY_HAND[2], fresh, port, DEV_ADDR=f"127.0.0.1:{port}", JUPYTER_PATH=templates)
     done = shell("make --dry-run build", fresh)
     assert "rm -rf .venv" in done.stdout
 
