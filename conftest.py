@@ -7,18 +7,17 @@ block prints must be what the page shows as its output. Where both languages exp
 import contextlib
 import io
 import os
-import sys
 import textwrap
 from pathlib import Path
+
+from builder.pages import notebooks
 
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")  # before torch is imported
 
 import pytest_codeblocks.plugin as codeblocks
 
 ROOT = Path(__file__).parent
-sys.path[:0] = [str(ROOT / "docs" / "hooks"), str(ROOT / "tests")]
 
-import notebooks
 import page_blocks
 import shared_site
 

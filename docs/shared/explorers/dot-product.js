@@ -1,6 +1,6 @@
 // <dot-product>: a query and its keys in the plane, to be dragged; norms, angles, dot products, weights and output follow.
 // The numbers it starts from stand in data-query (x y), data-keys (x y x y …) and data-values.
-import { asked, buttons, clamp, dot, html, indexOfMax, keep, movable, numbers, put, shown, softmax, speaker, svg } from "./panel.js";
+import { asked, buttons, clamp, dot, filled, html, indexOfMax, keep, movable, numbers, put, shown, softmax, speaker, svg, wordsOf } from "./panel.js";
 
 const norm = (a) => Math.hypot(...a);
 
@@ -19,39 +19,6 @@ export function attend(query, keys, values) {
   return { dots, norms, cosines, angles, weights, output: dot(weights, values) };
 }
 
-const STRINGS = {
-  ja: {
-    picture: "クエリとキーの平面", query: "クエリ", key: (j) => `キー${j}`, point: "点", presets: "見どころ",
-    columns: ["キー", "長さ", "角度", "内積", "重み", "バリュー"], caption: (n, o) => `クエリの長さ${n}、出力${o}`,
-    names: ["はじめの状態", "キー0を2倍（内積が正）", "キー3を2倍（内積が負）", "クエリを2倍", "コサインと食い違う"],
-    help: "点をドラッグするか、矢印キーで動かします（Shiftで10倍）。破線は内積が0になるところです。",
-    says: (o, t, w) => `出力${o}。重みの1位はキー${t}の${w}。`,
-    cosine: (t) => `コサインの1位はキー${t}。`,
-    notes: [
-      () => "",
-      (a, b) => `内積が正のキー0を伸ばすと、重みは${a}から${b}へ増えます。`,
-      (a, b) => `内積が負のキー3を伸ばすと、重みは${a}から${b}へ減ります。`,
-      (a, b) => `クエリを伸ばすと順位はそのまま、1位の重みは${a}から${b}になります。`,
-      (a, b) => `角度が最小なのはキー${b}、重みが最大なのはキー${a}です。`,
-    ],
-  },
-  en: {
-    picture: "Plane with the query and the keys", query: "query", key: (j) => `key ${j}`, point: "point", presets: "Worth a look",
-    columns: ["key", "norm", "angle", "dot", "weight", "value"], caption: (n, o) => `norm of the query ${n}, output ${o}`,
-    names: ["as at first", "key 0 twice as long (positive)", "key 3 twice as long (negative)", "query twice as long", "cosine disagrees"],
-    help: "Drag a point or use the arrow keys (with Shift ten times as far). On the dashed line the dot product is 0.",
-    says: (o, t, w) => `Output ${o}. Key ${t} has the greatest weight, ${w}.`,
-    cosine: (t) => ` Key ${t} has the greatest cosine.`,
-    notes: [
-      () => "",
-      (a, b) => `Key 0 has a positive dot product: longer, its weight goes from ${a} up to ${b}. `,
-      (a, b) => `Key 3 has a negative dot product: longer, its weight goes from ${a} down to ${b}. `,
-      (a, b) => `A longer query keeps the order; the greatest weight goes from ${a} to ${b}. `,
-      (a, b) => `Key ${b} has the smallest angle, key ${a} the greatest weight. `,
-    ],
-  },
-};
-
 const SIZE = 320;
 const REACH = 2.6; // the plane goes from -REACH to REACH
 const EDGE = 2.5;
@@ -65,7 +32,7 @@ if (globalThis.HTMLElement) {
   class DotProduct extends HTMLElement {
     connectedCallback() {
       if (this.picture) return;
-      this.strings = STRINGS[document.documentElement.lang] ?? STRINGS.en;
+      this.strings = wordsOf(this);
       this.values = numbers(this.dataset.values);
       this.usual = { query: numbers(this.dataset.query), keys: numbers(this.dataset.keys) };
       this.query = asked("query", this.usual.query, -EDGE, EDGE);
@@ -78,13 +45,13 @@ if (globalThis.HTMLElement) {
       const { strings } = this;
       const lines = [-2, -1, 0, 1, 2].map((t) => `M${x(t)} 0 V${SIZE} M0 ${y(t)} H${SIZE}`).join("");
       this.border = svg("path", { class: "e-border" });
-      this.handles = [...this.keys.map((_, j) => this.handle("k", strings.key(j), String(j))), this.handle("q", strings.query, "q")];
+      this.handles = [...this.keys.map((_, j) => this.handle("k", filled(strings.key, { j }), String(j))), this.handle("q", strings.query, "q")];
       this.picture = svg("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, class: "e-picture", role: "group", "aria-label": strings.picture },
         svg("path", { class: "e-grid", d: lines }), svg("path", { class: "e-axis", d: `M${x(0)} 0 V${SIZE} M0 ${y(0)} H${SIZE}` }), this.border, ...this.handles.map(({ node }) => node));
       this.handles.forEach(({ node }, j) => movable(node, this.picture,
         (px, py) => this.move(j, [(px / SIZE) * 2 * REACH - REACH, REACH - (py / SIZE) * 2 * REACH]),
         (dx, dy) => this.move(j, [this.point(j)[0] + dx * 0.05, this.point(j)[1] + dy * 0.05])));
-      this.caption = html("caption");
+      this.caption = html("caption", { id: "dot-product-caption" });
       this.rows = this.keys.map((_, j) => ({
         cells: Array.from({ length: 5 }, () => html("td")),
         head: html("th", { scope: "row" }, String(j)),
@@ -96,7 +63,7 @@ if (globalThis.HTMLElement) {
       this.line = speaker();
       const stage = this.querySelector(".explorer-stage") ?? this.appendChild(html("div", { class: "explorer-stage" }));
       stage.replaceChildren(
-        html("div", { class: "explorer-pair" }, this.picture, html("div", { class: "explorer-side" }, table)),
+        html("div", { class: "explorer-pair" }, this.picture, html("div", { class: "explorer-side", tabindex: 0, role: "group", "aria-labelledby": this.caption.id }, table)),
         buttons(strings.presets, strings.names, (i) => this.preset(i)), this.line, html("p", { class: "explorer-help" }, strings.help));
     }
 
@@ -134,7 +101,7 @@ if (globalThis.HTMLElement) {
       const changed = { 1: 0, 2: 3, 3: indexOfMax(before.weights) }[i];
       const said = i === 4 ? [indexOfMax(after.weights), indexOfMax(after.cosines)] : [before, after].map(({ weights }) => shown(weights[changed] ?? 0));
       // the last note says by itself what the line would repeat
-      this.show(this.strings.notes[i](...said), i === 4);
+      this.show(filled(this.strings.notes[i], said), i === 4);
     }
 
     show(note, alone = false) {
@@ -151,7 +118,7 @@ if (globalThis.HTMLElement) {
       const length = norm(query);
       const [ux, uy] = length ? [-query[1] / length, query[0] / length].map((value) => value * 4) : [0, 0];
       put(this.border, { d: `M${x(-ux)} ${y(-uy)} L${x(ux)} ${y(uy)}` });
-      this.caption.textContent = strings.caption(shown(length), shown(result.output));
+      this.caption.textContent = filled(strings.caption, { norm: shown(length), output: shown(result.output) });
       const best = indexOfMax(result.weights);
       this.rows.forEach(({ head, cells, bar }, j) => {
         const angle = result.angles[j] * (180 / Math.PI);
@@ -162,8 +129,9 @@ if (globalThis.HTMLElement) {
         head.parentNode.classList.toggle("best", j === best);
       });
       // without a length there is no angle, and nothing to say about cosines
-      const cosine = result.cosines.some(Number.isNaN) ? "" : strings.cosine(indexOfMax(result.cosines));
-      this.line.say(alone ? note : note + strings.says(shown(result.output, 4), best, shown(result.weights[best])) + cosine);
+      const cosine = result.cosines.some(Number.isNaN) ? "" : filled(strings.cosine, { top: indexOfMax(result.cosines) });
+      const told = { output: shown(result.output, 4), top: best, weight: shown(result.weights[best]) };
+      this.line.say(alone ? note : note + filled(strings.says, told) + cosine);
       keep({ query, keys: keys.flat() }, this.usual);
     }
   }

@@ -1,6 +1,6 @@
 // <option-grid>: choose values of options; the figure's numbers become the greatest errors of the cells that are left.
 // data-options lists every option with its values, data-cells the compared cells (see `decode`), both from the page's script.
-import { html, keep, speaker } from "./panel.js";
+import { filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 /** "mask=none|bool;dtype=float32" -> [{name, values}]. */
 export const optionsOf = (text) => text.split(";").map((part) => {
@@ -54,22 +54,11 @@ export function panels(cells, options) {
   ];
 }
 
-const STRINGS = {
-  ja: {
-    form: "オプションで絞り込む", all: "すべて", reset: "絞り込みを解除",
-    says: (n, all, a, b) => (n ? `${all}通りのうち${n}通りが当てはまります。出力と注意の重みの誤差の最大値（常用対数）は、float32で${a}、float64で${b}です。` : "当てはまるセルがありません。"),
-  },
-  en: {
-    form: "Filter by option", all: "all", reset: "Clear the filter",
-    says: (n, all, a, b) => (n ? `${n} of ${all} cells match. The greatest error of outputs and attention weights (log10) is ${a} in float32 and ${b} in float64.` : "No cell matches."),
-  },
-};
-
 if (globalThis.HTMLElement) {
   class OptionGrid extends HTMLElement {
     connectedCallback() {
       if (this.cells) return;
-      this.strings = STRINGS[document.documentElement.lang] ?? STRINGS.en;
+      this.strings = wordsOf(this);
       this.options = optionsOf(this.dataset.options);
       this.cells = decode(this.dataset.cells, this.options);
       this.drawn = [...this.querySelectorAll("figure svg:not(.figure__legend)")].map((svg) => [...svg.querySelectorAll("g.n text")]);
@@ -110,7 +99,9 @@ if (globalThis.HTMLElement) {
       });
       const dtype = this.options.findIndex(({ name }) => name === "dtype");
       const worst = this.options[dtype].values.map((_, i) => greatest(left.filter((cell) => cell.choice[dtype] === i), 0));
-      this.line.say(this.strings.says(left.length.toLocaleString("en"), this.cells.length.toLocaleString("en"), ...worst));
+      const [float32, float64] = worst;
+      const told = { found: left.length.toLocaleString("en"), all: this.cells.length.toLocaleString("en"), float32, float64 };
+      this.line.say(left.length ? filled(this.strings.says, told) : this.strings.none);
     }
   }
   customElements.define("option-grid", OptionGrid);

@@ -1,4 +1,10 @@
-// What the explorers share: arithmetic, elements, dragging, and the state in the address.
+// What the explorers share: words, arithmetic, elements, dragging, and the state in the address.
+
+/** The words of an explorer, which the build gives to its element, in the page's language. */
+export const wordsOf = (explorer) => JSON.parse(explorer.dataset.words);
+
+/** A text with what stands in {braces} put in. */
+export const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
 /** Softmax of an array of numbers. The greatest is taken off first, so that no exponential overflows. */
 export function softmax(scores) {

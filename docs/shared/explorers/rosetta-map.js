@@ -1,6 +1,6 @@
 // <rosetta-map>: the packed matrix and the heads it is made of. The build's figure stands inside; this module lights
 // the twin of a block, and answers for any embed_dim and num_heads. The functions that are exported touch no document.
-import { html, keep, speaker } from "./panel.js";
+import { filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 export const LARGEST = { embed_dim: 16384, num_heads: 256 };
 const ROLES = ["q", "k", "v"];
@@ -52,46 +52,11 @@ export function rowOwner(E, H, row) {
   return { role: ROLES[Math.floor(row / E)], head: Math.floor(inBlock / D), column: inBlock % D };
 }
 
-const STRINGS = {
-  ja: {
-    head: "ヘッド", row: "in_proj_weightの行",
-    form: "自分のモデルの大きさで", matrix: "論文の行列", shape: "形", code: "PyTorchでの場所",
-    caption: (E, H, i) => `embed_dim ${E}、num_heads ${H}、ヘッド${i}（幅${E / H}）`,
-    keys: "図のブロックは矢印キーでも選べます。左右で対応するブロックへ移ります。入力欄では上下で値が変わります。",
-    idle: "ブロックを選ぶと、対応するブロックと、取り出すコードが出ます。",
-    role: { q: "クエリ", k: "キー", v: "バリュー", o: "出力" },
-    block: (role, head) => `ヘッド${head}の${role}`,
-    owner: (row, role, head) => `行${row}は${role}、ヘッド${head}のものです。`,
-    empty: (f) => `${f.name}が空です。整数を入れてください。`,
-    number: (f) => `${f.name}に「${f.text}」とありますが、整数ではありません。`,
-    positive: (f) => `${f.name}が${f.value}です。1以上の整数が要ります。`,
-    large: (f) => `${f.name}が${f.value}です。この欄で扱えるのは${f.last}までです。`,
-    range: (f) => `${f.name}が${f.value}です。${f.first}から${f.last}までの整数が要ります。`,
-    divisible: (f) => `embed_dim ${f.E}はnum_heads ${f.H}で割り切れません（余り${f.rest}）。どのヘッドも同じ幅になる必要があります。${f.H}ヘッドなら、embed_dimは${f.near.join("か")}が近い値です。`,
-  },
-  en: {
-    head: "head", row: "row of in_proj_weight",
-    form: "At the size of your own model", matrix: "in the paper", shape: "shape", code: "in PyTorch",
-    caption: (E, H, i) => `embed_dim ${E}, num_heads ${H}, head ${i} (width ${E / H})`,
-    keys: "Arrow keys move through the blocks of the figure, left and right to a block’s twin; in a field, up and down change the number.",
-    idle: "Choose a block to see its twin and the line that picks it out.",
-    role: { q: "query", k: "key", v: "value", o: "output" },
-    block: (role, head) => `${role}, head ${head}`,
-    owner: (row, role, head) => `Row ${row} belongs to the ${role} of head ${head}.`,
-    empty: (f) => `${f.name} is empty: a whole number is needed.`,
-    number: (f) => `${f.name} is “${f.text}”, which is not a whole number.`,
-    positive: (f) => `${f.name} is ${f.value}: it must be 1 or more.`,
-    large: (f) => `${f.name} is ${f.value}: this form goes up to ${f.last}.`,
-    range: (f) => `${f.name} is ${f.value}: it must lie between ${f.first} and ${f.last}.`,
-    divisible: (f) => `embed_dim ${f.E} is not divisible by num_heads ${f.H} (${f.rest} left over), and every head needs the same width. With ${f.H} heads, ${f.near.join(" or ")} would do.`,
-  },
-};
-
-/** A refusal as a sentence in the reader's language. */
-export function message(fault, language) {
-  const strings = STRINGS[language] ?? STRINGS.en;
+/** A refusal as a sentence, in the words of the element. */
+export function message(fault, strings) {
   const names = { head: strings.head, row: strings.row };
-  return strings[fault.why]({ ...fault, name: names[fault.name] ?? fault.name });
+  const near = fault.near?.join(strings.or);
+  return filled(strings[fault.why], { ...fault, name: names[fault.name] ?? fault.name, near });
 }
 
 /** W, 2, Q as W with a subscript and a superscript. */
@@ -106,7 +71,7 @@ if (globalThis.HTMLElement) {
   class RosettaMap extends HTMLElement {
     connectedCallback() {
       if (this.fields) return;
-      this.strings = STRINGS[document.documentElement.lang] ?? STRINGS.en;
+      this.strings = wordsOf(this);
       const asked = new URLSearchParams(location.search);
       this.prepareBlocks(asked.get("block"));
       this.prepareForm(asked);
@@ -125,7 +90,7 @@ if (globalThis.HTMLElement) {
         const { matrix, role, head, code, rows, columns } = block.dataset;
         block.setAttribute("role", "button");
         block.setAttribute("tabindex", index ? "-1" : "0");
-        block.setAttribute("aria-label", `${matrix} [${rows}, ${columns}]: ${this.strings.block(this.strings.role[role], head)}, ${code}`);
+        block.setAttribute("aria-label", `${matrix} [${rows}, ${columns}]: ${filled(this.strings.block, { role: this.strings[role], head })}, ${code}`);
         block.addEventListener("pointerenter", () => this.light(block));
         block.addEventListener("pointerleave", () => this.light(this.chosen));
         block.addEventListener("focus", () => this.light(block));
@@ -184,7 +149,7 @@ if (globalThis.HTMLElement) {
       if (!block) return this.line.replaceChildren(this.strings.idle);
       const { role, head, code } = block.dataset;
       this.line.replaceChildren(
-        html("span", { class: `rosetta-role r-${role}` }, this.strings.block(this.strings.role[role], head)), " ",
+        html("span", { class: `rosetta-role r-${role}` }, filled(this.strings.block, { role: this.strings[role], head })), " ",
         symbol("W", head, role.toUpperCase()), " = ", html("code", {}, code),
       );
     }
@@ -234,7 +199,7 @@ if (globalThis.HTMLElement) {
         field.setAttribute("aria-invalid", String(Boolean(wrong)));
       }
       this.result.replaceChildren(...(fault ? [] : this.told(E, H, whole(typed.head), whole(typed.row))));
-      this.fault.say(fault ? message(fault, document.documentElement.lang) : "", fault ? rest : 0);
+      this.fault.say(fault ? message(fault, this.strings) : "", fault ? rest : 0);
       const said = fault ? [] : [...this.result.querySelectorAll("caption, .rosetta-row")].map((part) => part.textContent);
       if (rest !== undefined) this.said.say(said.join(" "), REST);
       keep(typed, FIELDS);
@@ -247,14 +212,15 @@ if (globalThis.HTMLElement) {
         html("th", { scope: "row" }, symbol(name, head, part)),
         html("td", {}, `(${shape.join(", ")}${shape.length > 1 ? "" : ","})`),
         html("td", {}, html("code", {}, code))));
+      const caption = filled(strings.caption, { E, H, head, width: E / H });
       const table = html("table", { class: "rosetta-table" },
-        html("caption", {}, strings.caption(E, H, head)),
+        html("caption", {}, caption),
         html("thead", {}, html("tr", {}, ...[strings.matrix, strings.shape, strings.code].map((text) => html("th", { scope: "col" }, text)))),
         html("tbody", {}, ...body));
-      const answer = html("p", { class: "rosetta-row" }, strings.owner(row, strings.role[owner.role], owner.head), " ",
+      const answer = html("p", { class: "rosetta-row" }, filled(strings.owner, { row, role: strings[owner.role], head: owner.head }), " ",
         html("code", {}, `in_proj_weight[${row}]`), " = ", symbol("W", owner.head, owner.role.toUpperCase()),
         html("code", {}, `[:, ${owner.column}]`));
-      const scroll = html("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": strings.caption(E, H, head) }, table);
+      const scroll = html("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": caption }, table);
       return [scroll, answer];
     }
   }

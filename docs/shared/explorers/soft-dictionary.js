@@ -1,6 +1,6 @@
 // <soft-dictionary>: move the query along the axis and the temperature up and down; weights and answer follow.
 // The numbers it starts from stand in data-keys, data-values, data-query and data-temperature.
-import { asked, buttons, clamp, html, keep, movable, numbers, put, shown, softmax, speaker, svg } from "./panel.js";
+import { asked, buttons, clamp, filled, html, keep, movable, numbers, put, shown, softmax, speaker, svg, wordsOf } from "./panel.js";
 
 /** What the soft dictionary answers: {scores, weights, output}. Scores are -(query - key)^2 / 2, divided by the temperature. */
 export function lookup(query, temperature, keys, values) {
@@ -8,21 +8,6 @@ export function lookup(query, temperature, keys, values) {
   const weights = softmax(scores.map((score) => score / temperature));
   return { scores, weights, output: weights.reduce((sum, weight, j) => sum + weight * values[j], 0) };
 }
-
-const STRINGS = {
-  ja: {
-    picture: "クエリを動かす図", query: "クエリ", temperature: "温度", answer: "答え", weights: "注意の重み", presets: "見どころ",
-    names: ["はじめの状態", "温度を下げきる", "温度を上げきる", "同点のクエリ"],
-    help: "三角のつまみをドラッグするか、矢印キーで動かします（Shiftで10倍）。",
-    says: (q, T, o, w, top) => `クエリ${q}、温度${T}での答えは${o}。最大の重みは${top.map((key) => `キー${key}`).join("と")}の${w}です。`,
-  },
-  en: {
-    picture: "Picture in which the query moves", query: "query", temperature: "temperature", answer: "answer", weights: "attention weights", presets: "Worth a look",
-    names: ["as at first", "coldest", "hottest", "a query between two keys"],
-    help: "Drag the triangle or use the arrow keys (with Shift ten times as far).",
-    says: (q, T, o, w, top) => `Query ${q} at temperature ${T}: the answer is ${o}. The greatest weight, ${w}, is that of ${top.map((key) => `key ${key}`).join(" and ")}.`,
-  },
-};
 
 const [WIDTH, TOP, BASE, FOOT] = [336, 16, 176, 250];
 const [LOW, HIGH] = [-0.5, 5.5];
@@ -34,7 +19,7 @@ if (globalThis.HTMLElement) {
   class SoftDictionary extends HTMLElement {
     connectedCallback() {
       if (this.picture) return;
-      this.strings = STRINGS[document.documentElement.lang] ?? STRINGS.en;
+      this.strings = wordsOf(this);
       this.keys = numbers(this.dataset.keys);
       this.values = numbers(this.dataset.values);
       this.usual = { query: numbers(this.dataset.query), T: numbers(this.dataset.temperature) };
@@ -121,7 +106,9 @@ if (globalThis.HTMLElement) {
       const greatest = Math.max(...weights);
       // a tie is equal up to rounding only
       const top = keys.filter((_, j) => greatest - weights[j] < 1e-9);
-      this.line.say(strings.says(shown(query, 2), temperature, shown(output, 4), shown(greatest), top));
+      const best = top.map((j) => filled(strings.key, { j })).join(strings.and);
+      const told = { query: shown(query, 2), temperature, output: shown(output, 4), weight: shown(greatest), top: best };
+      this.line.say(filled(strings.says, told));
       keep({ query: [query], T: [T] }, this.usual);
     }
   }

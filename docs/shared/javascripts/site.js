@@ -1,5 +1,5 @@
 // Small help for the finished page; everything is readable without it.
-const japanese = document.documentElement.lang === "ja";
+const words = JSON.parse(document.getElementById("site-words").textContent); // of docs/words.yml
 
 // The switch of language keeps the section and the state of explorers.
 for (const link of document.querySelectorAll(".language-switch")) {
@@ -12,11 +12,32 @@ for (const link of document.querySelectorAll(".language-switch")) {
   link.addEventListener("click", keep);
 }
 
-// A switch of colours is one step. Material marks one at each start too: styles that hang on its mark cost every page.
-document.querySelector("[data-md-component=palette]")?.addEventListener("change", () => {
+// Colours. A switch is one step, and is remembered as Material remembers it; the frame of the window follows.
+const palette = document.forms.palette;
+const framed = document.head.appendChild(Object.assign(document.createElement("meta"), { name: "theme-color" }));
+const frame = () => {
+  framed.content = getComputedStyle(document.querySelector(".md-header")).backgroundColor;
+};
+requestAnimationFrame(frame);
+palette?.addEventListener("change", ({ target }) => {
+  const { mdColorScheme: scheme, mdColorMedia: media } = target.dataset;
   document.body.dataset.switching = "";
+  document.body.dataset.mdColorScheme = scheme;
+  for (const option of palette.__palette) {
+    option.nextElementSibling.hidden = option !== target;
+  }
+  __md_set("__palette", { index: [...palette.__palette].indexOf(target), color: { media, scheme, primary: "custom", accent: "custom" } });
+  frame();
   requestAnimationFrame(() => requestAnimationFrame(() => delete document.body.dataset.switching));
-}, true);
+});
+palette?.addEventListener("keydown", (event) => {
+  if (event.key === "Enter") {
+    event.preventDefault();
+    const other = [...palette.__palette].find((option) => !option.checked);
+    other.click();
+    other.focus();
+  }
+});
 
 // Copying a formula gives its TeX.
 document.addEventListener("copy", (event) => {
@@ -62,7 +83,7 @@ const name = (root) => {
     nav.parentElement.addEventListener("click", () => {}); // iOS hovers only over what listens
   }
   for (const link of root.querySelectorAll(".md-annotation__index:not([aria-label])")) {
-    link.setAttribute("aria-label", japanese ? "注釈" : "Annotation");
+    link.setAttribute("aria-label", words.annotation);
     link.setAttribute("role", "button");
   }
 };
@@ -84,7 +105,7 @@ const label = document.querySelector(".md-header__button[for=__drawer]");
 if (label && sidebar) {
   const opener = document.createElement("button");
   opener.className = "md-header__button md-icon drawer-opener";
-  opener.setAttribute("aria-label", japanese ? "メニュー" : "Menu");
+  opener.setAttribute("aria-label", words.menu);
   opener.append(...label.childNodes);
   label.replaceWith(opener);
   const enter = () => [...sidebar.querySelectorAll("a, label")].find((stop) => stop.checkVisibility({ visibilityProperty: true }))?.focus();
@@ -123,13 +144,42 @@ if (label && sidebar) {
   });
 }
 
+// What nobody saw while the page came (see site.css) is laid out piece by piece, when there is time: no wait is long.
+// The long tables of all claims wait until they are seen.
+const come = () => {
+  const end = performance.now() + 5;
+  let piece;
+  while (performance.now() < end && (piece = document.querySelector(".coming .md-content__inner > :not(.here, .claims-scroll)"))) {
+    piece.classList.add("here");
+    document.body.offsetHeight;
+  }
+  if (piece) {
+    requestIdleCallback(come, { timeout: 500 });
+  }
+};
+if (document.documentElement.classList.contains("coming")) {
+  requestIdleCallback(come, { timeout: 500 });
+}
+
+// A whole file is fetched when its box is opened.
+for (const link of document.querySelectorAll("a[data-fetched]")) {
+  link.closest("details").addEventListener("toggle", async () => {
+    const answer = await fetch(link.href);
+    if (answer.ok) {
+      const code = document.createElement("code");
+      code.textContent = await answer.text();
+      link.replaceWith(code);
+    }
+  }, { once: true });
+}
+
 // On paper everything is open, and dark on light.
 const folded = new Set();
 let scheme;
 addEventListener("beforeprint", () => {
   scheme = document.body.getAttribute("data-md-color-scheme");
   document.body.setAttribute("data-md-color-scheme", "default");
-  for (const box of document.querySelectorAll(".md-typeset details:not([open], .figure__numbers)")) {
+  for (const box of document.querySelectorAll(".md-typeset details:not([open], .figure__numbers, .file)")) {
     box.open = true;
     folded.add(box);
   }

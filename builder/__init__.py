@@ -1,0 +1,6 @@
+"""The build: what happens to scripts, to pages and to the finished site. `builder/order.py` says in which order."""
+
+import os
+
+# before anything imports torch: two scripts at once with two threads each on two cores take fifty times as long
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive")

@@ -1,0 +1,1 @@
+"""Figures: drawn from the tensors that a script kept."""

@@ -1,0 +1,1 @@
+"""The finished HTML, page by page and as a whole."""
