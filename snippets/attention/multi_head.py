@@ -192,9 +192,10 @@ show("nudge", f"{moved:.3f}")
 show("draws", apart.shape[1])
 show("steps", len(apart) - 1)
 show("closer", int(closer.sum()))
-show("apart_least", f"{apart.min():.2f}")
-show("mixed_least", f"{mixed[-1].min():.2f}")
-show("nudged_least", f"{(nudged[-1] / nudged[0]).min():.1f}")
+# at least: not rounded up
+show("apart_least", f"{(100 * apart.min()).floor() / 100:.2f}")
+show("mixed_least", f"{(100 * mixed[-1].min()).floor() / 100:.2f}")
+show("nudged_least", f"{(10 * (nudged[-1] / nudged[0]).min()).floor() / 10:.1f}")
 curves = {"x": torch.arange(len(apart))}
 for name, run in runs.items():
     low, middle, high = run.quantile(torch.tensor([0.0, 0.5, 1.0]), dim=1)

@@ -16,7 +16,7 @@ def attention(Q, K, V):
     # (L, S): row i holds what query i makes of every key
     scores = Q @ K.T / K.shape[-1] ** 0.5
     weights = scores.softmax(dim=-1)
-    # (N, d_v)
+    # (L, d_v)
     return weights @ V, weights
 
 

@@ -185,7 +185,7 @@ assert shares[2 * 512] == 1 / 2
 # --8<-- [end:answer]
 assert all((share < 1 / 2) == (length < 2 * 512) for length, share in shares.items() if length != 2 * 512)  # guard: up_to_there
 
-# The times: measured once by tests/bench_layouts.py, on the machine that the file names.
+# The times: measured once by `make bench-layouts`, on the machine that the file names.
 import json
 from pathlib import Path
 from typing import NamedTuple

@@ -52,7 +52,8 @@ for name, parameter in mha.named_parameters():
     assert torch.equal(packed[name], parameter)
     print(f"{name:16} {tuple(parameter.shape)}")
 # --8<-- [end:pack]
-assert all(part.data_ptr() != mha.in_proj_weight.data_ptr() for part in cut(mha))  # guard: memory_of_its_own
+pairs = [(part, parameter) for part in cut(mha) for parameter in mha.parameters()]
+assert all(a.untyped_storage().data_ptr() != b.untyped_storage().data_ptr() for a, b in pairs)  # guard: memory_of_its_own
 
 # --8<-- [start:columns_paper]
 w_q, w_k, w_v, w_o, *biases = cut(mha)

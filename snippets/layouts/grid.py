@@ -156,6 +156,7 @@ from torch import nn
 for cell in left_out:  # the one kind by the mask, the other by NaN
     fast = compare(cell, slow_path)[0][1]
     assert fast.isnan().any() == (cell.mask == "empty row")  # guard: nan_of_the_empty_row
+assert {cell.need_weights for cell in left_out} == {"no"}  # guard: no_weights_asked_for
 
 
 def kernels_of(call, grad=False):

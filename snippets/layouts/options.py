@@ -235,6 +235,18 @@ torch.testing.assert_close(output, expected)
 print(f"calls {paper.calls}")
 assert paper.calls == len(model.layers)
 # --8<-- [end:drop_in]
+from torch.nn import functional as F
+
+
+def of_the_model():
+    """What rewriting a model would change: classes, what a module carries of its own, and the functions behind them."""
+    return [(type(m), type(m).forward, sorted(vars(m))) for m in model.modules()], F.multi_head_attention_forward
+
+
+untouched = of_the_model()
+with paper_layout():
+    model(x, src_key_padding_mask=padding)
+    assert of_the_model() == untouched  # guard: nothing_is_rewritten
 
 # --8<-- [start:spread]
 E_wide = 512

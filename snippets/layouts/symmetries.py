@@ -135,7 +135,7 @@ for sizes in ((24, 4), (512, 8), (768, 12)):
     print(sizes, total, hidden, f"{hidden / total:.3f}")
 # --8<-- [end:counted]
 total, hidden = directions(512, 8)
-show("share", f"{100 * hidden / total:.1f}")
+show("share", f"{1000 * hidden // total / 10:.1f}")  # at least: not rounded up
 wide = PaperMultiheadAttention(512, 8, device="meta")
 assert total == sum(p.numel() for p in wide.parameters())  # guard: all_the_parameters
 free_of_head = 2 * wide.W_q.shape[2] * (wide.W_q.shape[2] + 1)  # M and N, b_k and b_v

@@ -4,10 +4,11 @@ import torch.nn.functional as F
 from kernels import fused_calls
 from torch import nn
 
-if not torch.__version__.startswith("2.13."):
+if not torch.__version__.startswith(("2.13.", "2.14.")):
     raise RuntimeError(
-        "this script holds for PyTorch 2.13, where a fully masked row "
-        f"is NaN on some paths; this is {torch.__version__}")
+        "this script holds for PyTorch 2.13 and 2.14, where a fully "
+        "masked row is NaN on some paths; "
+        f"this is {torch.__version__}")
 
 torch.manual_seed(9)
 B, L, E, H = 2, 4, 24, 4

@@ -342,3 +342,115 @@ torch.testing.assert_close(by_rows, silenced)  # guard: some_outputs_of_all_head
 speaks = v[:, 2].mean(dim=1, keepdim=True) @ mha.out_proj.weight[:, 2 * D : 3 * D].T
 torch.testing.assert_close(by_query, expected + speaks)  # guard: mean_of_the_values
 assert speaks.abs().max() > 0.1  # guard: goes_on_speaking
+
+
+# --8<-- [start:own]
+class Own(nn.Module):
+    """Causal attention; the rows of qkv are cut as (3, H, D)."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(E, 3 * E), nn.Linear(E, E)
+
+    def forward(self, x, past=None):
+        q, k, v = (
+            self.qkv(x).unflatten(-1, (3, H, D)).permute(2, 0, 3, 1, 4)
+        )  # each (B, H, L, D)
+        if past is not None:
+            k = torch.cat([past[0], k], dim=2)
+            v = torch.cat([past[1], v], dim=2)
+        heads = F.scaled_dot_product_attention(
+            q, k, v, is_causal=past is None
+        )
+        return self.out(heads.transpose(1, 2).flatten(2)), (k, v)
+
+
+own = Own().double().eval()
+for parameter in own.parameters():
+    nn.init.normal_(parameter, std=0.3)
+# --8<-- [end:own]
+
+# --8<-- [start:own_recorded]
+with attention_weights(own) as maps:
+    own(x)
+recorded = maps[""]
+print(tuple(recorded.shape))
+
+W_q, W_k, _ = own.qkv.weight.unflatten(0, (3, H, D))
+b_q, b_k, _ = own.qkv.bias.unflatten(0, (3, H, D))
+q, k = x @ W_q[2].T + b_q[2], x @ W_k[2].T + b_k[2]  # (B, L, D)
+future = torch.ones(L, L, dtype=torch.bool).triu(1)
+scores = (q @ k.mT / D**0.5).masked_fill(future, -torch.inf)
+torch.testing.assert_close(scores.softmax(-1), recorded[:, 2])
+# --8<-- [end:own_recorded]
+
+# --8<-- [start:own_wrong]
+by_head = own.qkv.weight.unflatten(0, (H, 3, D))
+b_by_head = own.qkv.bias.unflatten(0, (H, 3, D))
+q, k = (x @ by_head[2, j].T + b_by_head[2, j] for j in (0, 1))
+scores = (q @ k.mT / D**0.5).masked_fill(future, -torch.inf)
+refused(scores.softmax(-1), recorded[:, 2])
+assert not torch.allclose(scores.softmax(-1), recorded[:, 2])
+# --8<-- [end:own_wrong]
+torch.testing.assert_close(q, x @ W_k[2].T + b_k[2])  # guard: its_query_is_a_key
+torch.testing.assert_close(k, x @ W_k[3].T + b_k[3])  # guard: its_key_is_the_next_heads
+
+# --8<-- [start:steps]
+with attention_weights(own) as maps:
+    _, past = own(x[:, :3])
+    for i in range(3, L):
+        _, past = own(x[:, i : i + 1], past)
+rows = []
+for seen in maps[""]:
+    print(tuple(seen.shape))
+    rows.append(F.pad(seen, (0, L - seen.shape[-1])))
+whole = torch.cat(rows, dim=2)
+torch.testing.assert_close(whole, recorded)
+# --8<-- [end:steps]
+
+# --8<-- [start:steps_wrong]
+keys = past[0]  # (B, H, L, D)
+q = own.qkv(x)[..., :E].unflatten(-1, (H, D)).transpose(1, 2)
+step = sdpa_weights(q[:, :, -1:], keys, is_causal=True)
+refused(step, recorded[:, :, -1:])
+print(step[0, 0, 0].tolist())
+assert step[..., 0].min() > step[..., 1:].max()
+# --8<-- [end:steps_wrong]
+torch.testing.assert_close(step[..., 0], torch.ones_like(step[..., 0]))  # guard: all_on_the_first_key
+torch.testing.assert_close(sdpa_weights(q[:, :, -1:], keys), recorded[:, :, -1:])  # guard: without_a_mask_it_is_right
+
+# --8<-- [start:slopes]
+u = torch.randn(E, dtype=torch.float64)
+with attention_weights(own, keep_grad=True) as maps:
+    number = own(x)[0][:, -1] @ u  # (B,), of the last token
+A = maps[""]
+(slopes,) = torch.autograd.grad(number.sum(), A)
+# linear in A: weight times slope, added up, is the number
+parts = slopes * A  # (B, H, L, L)
+torch.testing.assert_close(
+    parts.sum((1, 2, 3)), number - own.out.bias @ u
+)
+# the last token's output uses the last row only
+assert slopes[:, :, :-1].abs().max() == 0
+most = parts[:, :, -1].abs().argmax(-1)
+print(most)
+# --8<-- [end:slopes]
+
+# --8<-- [start:slopes_wrong]
+refused(A[:, :, -1].argmax(-1), most)
+# a map computed beside the model is no part of its output
+number = own(x)[0][:, -1] @ u
+q, k, _ = own.qkv(x).unflatten(-1, (3, H, D)).permute(2, 0, 3, 1, 4)
+beside = sdpa_weights(q, k, is_causal=True)
+torch.testing.assert_close(beside, A)
+try:
+    torch.autograd.grad(number.sum(), beside)
+except RuntimeError as error:
+    print(str(error).split(".")[0])
+else:
+    raise AssertionError("it was part of the output")
+# --8<-- [end:slopes_wrong]
+values = own.qkv(x)[..., 2 * E :].unflatten(-1, (H, D)).transpose(1, 2)  # (B, H, L, D)
+head_of_u = (own.out.weight.T @ u).view(H, 1, D)
+torch.testing.assert_close(slopes[:, :, -1], (values * head_of_u).sum(-1))  # guard: a_slope_is_what_the_value_says
+assert (A[:, :, -1].argmax(-1) != most).double().mean() > 0.5  # guard: another_key_in_most_cases

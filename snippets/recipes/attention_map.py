@@ -1,12 +1,13 @@
 """Draw attention weights with matplotlib: rows are queries, columns are keys, and what is no attention map is refused.
 
     attention_map(weights, tokens).savefig("heads.png")  # weights (H, L, S) or (L, S)
+    attention_map(weights[:, query], grid=(h, w), extra=1).savefig("image.png")  # one query over a picture's patches
     attention_overview(maps).savefig("model.png")  # what capture.py recorded
 
 All panels of a figure share one scale, from 0 to the greatest weight in it, so that they can be compared. The colours grow
 in lightness only, so they hold for colour-blind eyes and in grey. Returns matplotlib.figure.Figure, without pyplot: nothing
 stays open, no window appears, a notebook shows it.
-Letters: H heads, L queries, S keys. Needs matplotlib 3.8 or newer.
+Letters: H heads, L queries, S keys, h x w patches. Needs matplotlib 3.8 or newer.
 """
 
 import math
@@ -15,6 +16,7 @@ import warnings
 import torch
 from matplotlib import font_manager, rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 PAPER = {"light": ("white", "#1a1a1a", "Blues"), "dark": ("#14171f", "#e8e8e8", "Blues_r")}
 CJK_FONTS = [
@@ -23,22 +25,29 @@ CJK_FONTS = [
     "Microsoft YaHei", "SimHei", "WenQuanYi Zen Hei", "Apple SD Gothic Neo", "Malgun Gothic", "Arial Unicode MS",
 ]  # fmt: skip
 MOST_LABELS = 40  # more of them overlap
+MOST_MEASURED = 16  # panels whose labels are measured for the layout: with 12 x 12 that takes a minute
 
 
 def attention_map(
     weights, queries=None, keys=None, *,
-    heads=None, title=None, dark=False,
+    heads=None, title=None, dark=False, grid=None, extra=0,
 ) -> Figure:  # fmt: skip
     """A heat map of one head, or one panel for each.
 
     weights (L, S) or (H, L, S); queries: L tokens; keys: S tokens, the
     queries' where L = S; heads: names of the H panels.
+    grid (h, w): weights are one query's, (S,) or (H, S), over patches
+    numbered row by row, behind `extra` other keys (class token, ...).
     Raises ValueError if rows do not sum to 1 or labels do not fit.
     """
-    weights = checked(weights)
-    panels = weights[None] if weights.dim() == 2 else weights
+    share = None
+    if grid is not None:
+        panels, share = over_a_grid(weights, grid, extra)
+    else:
+        weights = checked(weights)
+        panels = weights[None] if weights.dim() == 2 else weights
     H, L, S = panels.shape
-    if keys is None and L == S:
+    if keys is None and L == S and grid is None:
         keys = queries
     queries, keys = labels_that_fit(queries, keys, L, S)
     if heads is None:
@@ -46,8 +55,25 @@ def attention_map(
     elif len(heads) != H:
         raise ValueError(f"heads: expected {H} names, got {len(heads)}")
     columns = min(H, 4)
-    grid = [list(range(H))[i : i + columns] for i in range(0, H, columns)]
-    return draw(panels, grid, heads, queries, keys, title, dark)
+    places = [list(range(H))[i : i + columns] for i in range(0, H, columns)]
+    return draw(panels, places, heads, queries, keys, title, dark, share)
+
+
+def over_a_grid(weights, grid, extra):
+    """(panels (H, h, w), what of each the extra keys take (H,))."""
+    (h, w), rows = grid, torch.as_tensor(weights)
+    if rows.dim() not in (1, 2):
+        wanted = "one query's weights, (S,) or (H, S)"
+        raise ValueError(
+            f"weights: expected {wanted}, got {tuple(rows.shape)}"
+        )
+    rows = checked(rows.reshape(-1, rows.shape[-1]))  # (H, S)
+    if rows.shape[-1] != extra + h * w:
+        raise ValueError(
+            f"grid: expected h * w = {rows.shape[-1] - extra}, the keys "
+            f"less {extra} extra, got {h} * {w} (height before width)"
+        )
+    return rows[:, extra:].unflatten(-1, (h, w)), rows[:, :extra].sum(-1)
 
 
 def attention_overview(
@@ -67,13 +93,13 @@ def attention_overview(
         layers[name] = checked(chosen, f"maps[{name!r}]")
     if not layers:
         raise ValueError("maps: expected at least one layer, got none")
-    panels, grid, names = [], [], []
+    panels, places, names = [], [], []
     for name, heads in layers.items():
         first = len(panels)
         panels += list(heads)
-        grid.append(list(range(first, len(panels))))
+        places.append(list(range(first, len(panels))))
         names += [f"{name}  {i}" if i == 0 else f"{i}" for i in range(len(heads))]
-    return draw(panels, grid, names, None, None, title, dark)
+    return draw(panels, places, names, None, None, title, dark)
 
 
 # --8<-- [start:checked]
@@ -103,10 +129,21 @@ def what_is_wrong(weights):
     if ((columns - 1).abs() <= 0.02).all():
         why = "transposed? Rows are queries"
         return f"the columns sum to 1 and the rows do not: {why}"
-    where, none = off.nonzero()[0].tolist(), not rows[off].any()
-    why = "padding: cut it off" if none else "dropout: record before it"
-    return f"row {where} sums to {rows[off][0]:.3g}, not to 1 ({why})"
+    where, row = off.nonzero()[0].tolist(), rows[off][0]
+    why = why_not_one(rows, off)
+    return f"row {where} sums to {row:.3g}, not to 1 ({why})"
 # --8<-- [end:checked]
+
+
+def why_not_one(rows, off):
+    """What may be the matter where rows (L,) or (H, L) sum to something else."""
+    if not rows[off].any():
+        return "padding: cut it off"
+    if (rows > 1.02).any():
+        return "dropout: record before it"
+    if (rows.sum(-1) <= 1.02).all():  # all entries together
+        return "one query over an image: give its row, and grid=(h, w)"
+    return "keys cut off, or a sink that takes the rest"
 
 
 def labels_that_fit(queries, keys, L, S):
@@ -120,46 +157,61 @@ def labels_that_fit(queries, keys, L, S):
     return tuple(None if labels is None else [str(label) for label in labels] for labels, _ in given.values())
 
 
-def draw(panels, grid, names, queries, keys, title, dark) -> Figure:
-    """panels: [(L, S)]; grid: rows of numbers of panels."""
+def draw(panels, places, names, queries, keys, title, dark, share=None) -> Figure:
+    """panels: [(L, S)]; places: rows of numbers of panels; share: of a picture, what of each panel lies outside it."""
     paper, ink, colours = PAPER["dark" if dark else "light"]
-    across = max(map(len, grid))
-    side = 2.2 if queries is None and keys is None else max(2.4, 0.3 * max(panels[0].shape))
+    across = max(map(len, places))
+    labelled = queries is not None or keys is not None
+    side = max(2.4, 0.3 * max(panels[0].shape)) if labelled else 2.2
     words = [*names, title or "", *(queries or []), *(keys or [])]
-    with rc_context({"font.family": fonts_for("".join(words)), "text.color": ink, "axes.unicode_minus": False}):
-        figure = Figure((side * across + 1.4, (side + 0.4) * len(grid) + 0.4), layout="constrained", facecolor=paper)
-        axes = figure.subplots(len(grid), across, squeeze=False)
+    fonts = fonts_for("".join(words))
+    wide, high = size = side * across + 1.4, (side + 0.4) * len(places) + 0.8  # inches
+    few = len(panels) <= MOST_MEASURED
+    with rc_context({"font.family": fonts, "text.color": ink}):
+        figure = Figure(size, layout="constrained" if few else None, facecolor=paper)
+        axes = figure.subplots(len(places), across, squeeze=False)
         top = max(float(panel.max()) for panel in panels)
-        for axis, number in zip(axes.flat, (n for row in grid for n in row + [None] * (across - len(row))), strict=True):
-            if number is None:
+        for row, line in zip(places, axes, strict=True):
+            for axis in line[len(row) :]:
                 axis.set_visible(False)
-                continue
-            image = axis.imshow(panels[number].numpy(), cmap=colours, vmin=0, vmax=top, interpolation="nearest")
-            axis.set_title(names[number], fontsize=9, color=ink)
-            finish(axis, ink, queries, keys, left=number in [row[0] for row in grid])
-        bar = figure.colorbar(image, ax=axes, shrink=0.8)
-        bar.ax.tick_params(colors=ink)
+            for axis, number in zip(line, row, strict=False):
+                image = axis.imshow(panels[number].numpy(), cmap=colours, vmin=0, vmax=top, interpolation="nearest")
+                axis.set_title(names[number], fontsize=9, color=ink)
+                finish(axis, ink, fonts, queries, keys)
+                down, right = ("query", "key") if share is None else ("row", "column")
+                if share is not None and share[number] > 0:
+                    right += f" ({share[number]:.2f} outside)"
+                if few or row is places[-1]:
+                    axis.set_xlabel(right, color=ink, fontsize=9)
+                if number == row[0]:
+                    axis.set_ylabel(down, color=ink, fontsize=9)
+        if few:
+            bar = figure.colorbar(image, ax=axes, shrink=0.8)
+        else:
+            edges = {"left": 0.6 / wide, "right": 1 - 1.1 / wide, "bottom": 0.5 / high, "top": 1 - 0.7 / high}
+            figure.subplots_adjust(**edges, hspace=0.35)
+            beside = figure.add_axes((1 - 0.8 / wide, 0.25, 0.15 / wide, 0.5), label="<colorbar>")
+            bar = figure.colorbar(image, cax=beside)
+        bar.ax.tick_params(colors=ink, labelfontfamily=fonts)
         bar.set_label("weight", color=ink)
         figure.suptitle(title or "", color=ink)
-        figure.draw_without_rendering()  # while the font is set
     return figure
 
 
-def finish(axis, ink, queries, keys, left):
-    """Ticks and names of the axes: queries down, keys across."""
+def finish(axis, ink, fonts, queries, keys):
+    """Ticks of the axes: queries down, keys across; where they have no names, their positions."""
     axis.set_facecolor("none")
-    axis.tick_params(colors=ink, labelsize=8, length=2)
+    axis.tick_params(colors=ink, labelsize=8, length=2, labelfontfamily=fonts)
     for edge in axis.spines.values():
         edge.set_edgecolor(ink)
     for of, labels in ((axis.yaxis, queries), (axis.xaxis, keys)):
-        if labels is not None:
+        if labels is None:
+            of.set_major_locator(MaxNLocator(5, integer=True))
+        else:
             step = math.ceil(len(labels) / MOST_LABELS)
             of.set_ticks(range(0, len(labels), step), labels[::step])
     if keys is not None and max(map(len, keys), default=0) > 2:
         axis.tick_params(axis="x", rotation=90)
-    axis.set_xlabel("key", color=ink, fontsize=9)
-    if left:
-        axis.set_ylabel("query", color=ink, fontsize=9)
 
 
 def fonts_for(text) -> list[str]:

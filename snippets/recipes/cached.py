@@ -12,7 +12,9 @@ import ast
 import hashlib
 import inspect
 import os
+import pickle
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ except ImportError:  # Windows
     import msvcrt
 
 PLAIN = (bool, int, float, str, bytes, type(None))
+LOST = "{}: what it returns is not kept, for it holds more than tensors, plain values, and lists, tuples and dicts of them"
 
 
 # --8<-- [start:cached]
@@ -34,8 +37,9 @@ def cached(function: Callable, *args):
 
     args: plain values, or lists, tuples and dicts of them. Returns what
     torch.load(weights_only=True) can read: tensors, plain values, and
-    lists, tuples and dicts of them. The caller's random numbers go on
-    as if nothing had been drawn, whether it was computed or read.
+    lists, tuples and dicts of them; anything else is returned with a
+    warning and not kept. The caller's random numbers go on as if
+    nothing had been drawn, whether it was computed or read.
     Raises TypeError for an argument that has no lasting description.
     """
     key = described(args)
@@ -45,13 +49,19 @@ def cached(function: Callable, *args):
         return called(function, args)
     digest = digest_of(function.__qualname__, key, Path(source))
     path = Path(folder) / f"{function.__name__}-{digest}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with alone(path.with_suffix(".lock")):
-        if not path.exists():
-            part = path.with_suffix(".part")
-            torch.save(called(function, args), part)
-            part.replace(path)  # whole, or not at all
-        return torch.load(path, weights_only=True)
+        if path.exists():
+            return torch.load(path, weights_only=True)
+        made, part = called(function, args), path.with_suffix(".part")
+        torch.save(made, part)
+        try:
+            read = torch.load(part, weights_only=True)
+        except pickle.UnpicklingError:
+            part.unlink()
+            warnings.warn(LOST.format(function.__name__), stacklevel=2)
+            return made
+        part.replace(path)  # whole, or not at all
+        return read
 # --8<-- [end:cached]
 
 
@@ -106,6 +116,7 @@ def described(value) -> str:
 @contextmanager
 def alone(path: Path):
     """Hold a lock that the system takes back if the process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -157,8 +157,9 @@ def verdict(way, mode, H, padding):
 # --8<-- [end:verdict]
 
 # --8<-- [start:matrix]
-if not torch.__version__.startswith("2.13."):
-    raise RuntimeError(f"written for 2.13, this is {torch.__version__}")
+if not torch.__version__.startswith(("2.13.", "2.14.")):
+    told = f"this is {torch.__version__}"
+    raise RuntimeError(f"holds for PyTorch 2.13 and 2.14, {told}")
 padding = torch.arange(L).expand(B, L) >= 3  # two of five
 modes = {  # train, grad, frozen
     "train": (True, True, False),

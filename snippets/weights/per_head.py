@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from attention_map import attention_map
 from capture import attention_weights, sdpa_weights
+from head_view import head_view
 from torch import nn
 
 torch.manual_seed(0)
@@ -11,44 +12,86 @@ B, L, E, H = 2, 5, 24, 4
 D = E // H
 
 
-def encoder(H, dropout=0.0):
-    options = {"dropout": dropout, "batch_first": True}
-    layer = nn.TransformerEncoderLayer(E, H, 2 * E, **options)
-    model = nn.TransformerEncoder(layer, num_layers=2).eval()
+def drawn(model):
+    """Parameters drawn anew, evaluation mode."""
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
-    return model
-
-
-model = encoder(H)
-x = torch.randn(B, L, E)
+    return model.eval()
 # --8<-- [end:setup]
+
+
+# --8<-- [start:yours]
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(E, 3 * E), nn.Linear(E, E)
+
+    def forward(self, x):
+        qkv = self.qkv(x).unflatten(-1, (3, H, D))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D)
+        heads = F.scaled_dot_product_attention(q, k, v)
+        return self.out(heads.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(E), Attention()
+
+    def forward(self, x):
+        return x + self.attention(self.norm(x))
+
+
+model = drawn(nn.Sequential(Block(), Block()))
+x = torch.randn(B, L, E)
+# --8<-- [end:yours]
 
 # --8<-- [start:record]
 with attention_weights(model) as maps:
     output = model(x)
-A = maps["layers.0.self_attn"]  # (B, H, L, L)
+A = maps["0.attention"]  # (B, H, L, L)
 
 for name, weights in maps.items():
     print(f"{name} {tuple(weights.shape)}")
 # the model does not notice
 assert torch.equal(output, model(x))
-# the fast path for inference has other last digits
-with torch.no_grad():
-    torch.testing.assert_close(output, model(x))
 # --8<-- [end:record]
 
 from itertools import combinations
 
 shared = torch.stack([torch.minimum(A[0, i], A[0, j]).sum(-1).mean() for i, j in combinations(range(H), 2)])
 assert shared.max() < 0.8  # guard: heads_look_elsewhere
-drawn = torch.cat([parameter.flatten() for parameter in model.parameters()])
-assert abs(drawn.std() - 0.5) < 0.01  # guard: spread_of_the_parameters
+drawn_parameters = torch.cat([parameter.flatten() for parameter in model.parameters()])
+assert abs(drawn_parameters.std() - 0.5) < 0.01  # guard: spread_of_the_parameters
+W_q, W_k, _ = model[0].attention.qkv.weight.unflatten(0, (3, H, D))
+b_q, b_k, _ = model[0].attention.qkv.bias.view(3, H, 1, D)
+seen = model[0].norm(x)[:, None]
+formula = ((seen @ W_q.mT + b_q) @ (seen @ W_k.mT + b_k).mT / D**0.5).softmax(-1)
+torch.testing.assert_close(A, formula)  # guard: recorded_is_the_formula
 with torch.random.fork_rng():  # what is drawn between the sections is not drawn where they are pasted
-    default = nn.MultiheadAttention(E, H, batch_first=True)(x, x, x, average_attn_weights=False)[1]
-assert default.shape == A.shape  # guard: default_has_all_heads
-assert 2 * (default - 1 / L).abs().mean() < (A - 1 / L).abs().mean()  # guard: default_is_nearer_to_uniform
+    default = nn.Sequential(Block(), Block()).eval()
+    with attention_weights(default) as fresh:
+        default(x)
+assert 2 * (fresh["0.attention"] - 1 / L).abs().mean() < (A - 1 / L).abs().mean()  # guard: default_is_nearer_to_uniform
 figure("heads", "attention", {"A": A[0]})
+
+# --8<-- [start:encoder]
+def encoder(H, dropout=0.0):
+    options = {"dropout": dropout, "batch_first": True}
+    layer = nn.TransformerEncoderLayer(E, H, 2 * E, **options)
+    return drawn(nn.TransformerEncoder(layer, num_layers=2))
+
+
+model = encoder(H)
+with attention_weights(model) as maps:
+    output = model(x)
+A = maps["layers.0.self_attn"]  # (B, H, L, L)
+print(*maps)
+assert torch.equal(output, model(x))
+# the fast path for inference has other last digits
+with torch.no_grad():
+    torch.testing.assert_close(output, model(x))
+# --8<-- [end:encoder]
 
 # --8<-- [start:flag]
 mha = model.layers[0].self_attn  # its input is x
@@ -207,6 +250,13 @@ else:
     raise AssertionError("rows that do not sum to 1 were drawn")
 # --8<-- [end:draw]
 
+# --8<-- [start:see]
+with attention_weights(model.eval()) as maps:
+    model(x)
+view = head_view(maps, tokens)  # view.save("heads.html")
+print(f"{len(view.html().encode()) / 1000:.0f} kB")
+# --8<-- [end:see]
+
 # --8<-- [start:question]
 with torch.inference_mode(), attention_weights(model.eval()) as maps:
     model(x)
@@ -228,3 +278,27 @@ assert not torch.allclose(again, short, atol=0.1)
 # --8<-- [end:question]
 torch.testing.assert_close(again.sum(-1), short.sum(-1))  # guard: renormalised_and_yet_another
 
+
+# What runs under which PyTorch: recorded by `make versions`.
+import json
+from pathlib import Path
+
+records = json.loads((Path(__file__).parents[1] / "versions.json").read_text(encoding="utf-8"))
+under = list(records["capture"])
+failed = {}
+for i, version in enumerate(under):
+    show(f"torch_{i}", version)
+    show(f"day_{i}", min(found[version]["day"] for found in records.values()))
+    for recipe, found in records.items():
+        one = found[version]
+        run = one["passed"] + one["failed"]
+        show(f"{recipe}_{i}", f"{one['passed']} / {run}")
+        failed |= {(recipe, version): one["failed"]} if one["failed"] else {}
+days = [min(found[version]["day"] for found in records.values()) for version in under]
+assert days[0] == min(days)  # guard: the_oldest_day_first
+show("skipped", records["capture"][under[0]]["skipped"])
+assert all(list(found) == under for found in records.values())  # guard: every_file_under_every_version
+assert len(under) == 4  # guard: a_column_for_each_version
+assert len(records) == 9  # guard: a_row_for_each_file
+assert torch.__version__.split("+")[0] in under  # guard: the_version_of_this_build_is_among_them
+assert failed == {("paper_attention", under[0]): 1}  # guard: one_test_failed_under_the_oldest

@@ -138,7 +138,7 @@ assert changed.mean() > 0.05
 of_heaviest = reach.gather(-1, maps.argmax(-1, keepdim=True)).squeeze(-1)
 beaten = of_heaviest < reach.amax(-1)
 assert torch.equal(beaten[queries], changed.bool())  # guard: another_key_reaches_farther
-show("changed", f"{100 * changed.mean():.0f}")
+show("changed", f"{100 * changed.mean():.1f}")
 
 # --8<-- [start:kendall]
 def kendall(a, b, real):
@@ -250,7 +250,7 @@ with torch.no_grad():
         layer.self_attn.in_proj_bias[:E] = 0
     with attention_weights(even) as flat:
         blank = even(ids)
-flat = flat["encoder.layers.1.self_attn"]
+flat = torch.stack(list(flat.values()))  # (layers, N, H, L, L)
 uniform = real[:, None, None] / real.sum(1)[:, None, None, None]
 torch.testing.assert_close(flat, uniform.expand_as(flat))
 kept = (blank.argmax(1) == labels).double().mean()
@@ -259,6 +259,7 @@ assert kept < right.double().mean() - 0.05
 # --8<-- [end:answer]
 majority = labels.bincount().max() / len(labels)
 assert kept > majority + 0.1  # guard: uniform_still_answers
+assert interval((blank.argmax(1) == labels).int() - right.int())[1] < 0  # guard: choosing_is_of_use
 show("majority", f"{majority:.3f}")
 show("right", f"{right.double().mean():.3f}")
 show("kept", f"{kept:.3f}")

@@ -212,7 +212,7 @@ unlike = 1 - shared.mean(1).max()
 assert unlike > 0.2  # guard: heads_look_elsewhere
 show("dark", " ".join(face[j] for j in dark))
 show("dark_share", f"{100 * taken[dark].sum():.0f}")
-show("face_apart", f"{unlike:.2f}")
+show("face_apart", f"{(100 * unlike).floor() / 100:.2f}")  # at least: not rounded up
 
 # --8<-- [start:distance]
 # rows of real tokens, (N, L)
@@ -262,7 +262,7 @@ for name, (layer, a, b) in (("near", near), ("far", far)):
     show(f"{name}_layer", layer)
     show(f"{name}_a", a)
     show(f"{name}_b", b)
-    show(f"{name}_distance", f"{distance[layer, a, b]:.2f}")
+    show(f"{name}_distance", f"{distance[layer, a, b]:.3f}")
     agree = one[layer, a].argmax(-1) == one[layer, b].argmax(-1)
     show(f"{name}_agree", int(agree.sum()))
     figure(f"{name}_heads", "attention", {"weights": one[layer, [a, b]]}, labels=axes)
@@ -330,7 +330,7 @@ for language, (reader, _, x, held) in toys.items():
         ordered, blind = reader(x), unordered(x)
     # without positions the four are one to the encoder too
     fours = blind.unflatten(0, (-1, 4))
-    torch.testing.assert_close(fours[:, 3], fours[:, 0])
+    torch.testing.assert_close(fours, fours[:, :1].expand_as(fours))
     share = (ordered.argmax(1) == held).double().mean()
     guessed = (blind.argmax(1) == held).double().mean()
     print(f"{language} positions {share:.3f}, none {guessed:.3f}")
@@ -383,28 +383,48 @@ assert 0 < share - kept < 0.1
 # --8<-- [end:answer]
 show("shuffled", f"{kept:.3f}")
 
-# what <head-view> draws: weights in whole thousandths, (layers, H, L, L) for each example
+import json
+
+from head_view import head_view
+
+# what <head-view> draws: in each language the faces, and sentences of the language
 SHOWN = r"""
 \(^o^)/ v(=∩_∩=) (≧∀≦)ノ  (T⌓T) (╥ω╥) (・・、)  ヽ(`Д´)ノ 凸(`△´#) щ(ಥДಥщ)
 (゜o゜)/ Σ(T▽T;)!! (⊙_⊙)  (^з^)-☆Chu! (♥ω♥) (⌒▽⌒)♡  (*/_\) (//▽//) (^_^;;;)
 """
-views, examples = {}, {}
+WORDS = {
+    "en": {
+        "groups": ("Faces", "Sentences (toy)"), "layer": "layer {}", "toy": ["bad", "good"], "faces": CATEGORIES,
+        "note": "The model says {} ({:.2f}), the label is {}", "between": " ",
+    },
+    "ja": {
+        "groups": ("顔文字", "文（おもちゃ）"), "layer": "層{}", "toy": ["悪い", "良い"],
+        "faces": ["喜び", "悲しみ", "怒り", "驚き", "愛情", "照れ"],
+        "note": "モデルの答え：{}（{:.2f}）、正解：{}", "between": "",
+    },
+}  # fmt: skip
 
 
-def view(name, text, weights, label, logits):
-    views[name] = (1000 * weights).round().short()
-    chance = [round(p, 6) for p in logits.softmax(-1).tolist()]  # shown with two digits: rounded twice, it must not show
-    assert [f"{p:.2f}" for p in chance] == [f"{p:.2f}" for p in logits.softmax(-1)]  # guard: one_number_one_value
-    examples[name] = {"tokens": text, "label": int(label), "chance": chance}
+def view(language, group, text, weights, label, logits):
+    words = WORDS[language]
+    names = words["faces" if group == 0 else "toy"]
+    best = logits.softmax(-1).max(-1)
+    return head_view(
+        {words["layer"].format(layer): heads for layer, heads in enumerate(weights)}, text,
+        name=("" if group == 0 else words["between"]).join(text), group=words["groups"][group],
+        note=words["note"].format(names[best.indices], best.values, names[label]),
+    )  # fmt: skip
 
 
-for i, name in enumerate(SHOWN.split()):
-    at, size = texts["test"].index(list(name)), len(name)
-    view(f"face-{i}", list(name), maps[:, at, :, :size, :size], labels[at], logits[at])
 for language, (reader, sentences, x, held) in toys.items():
+    views = []
+    for name in SHOWN.split():
+        at, size = texts["test"].index(list(name)), len(name)
+        views.append(view(language, 0, list(name), maps[:, at, :, :size, :size], labels[at], logits[at]))
     first, four = pictures[language]
     with torch.no_grad():
         four_logits = reader(x[first : first + 4])
     for i in range(4):
-        view(f"{language}-{i}", sentences[first + i][0], four[:, i], held[first + i], four_logits[i])
-figure("head_view", "attention", views, labels={"examples": examples, "categories": CATEGORIES})
+        views.append(view(language, 1, sentences[first + i][0], four[:, i], held[first + i], four_logits[i]))
+    start = {"example": 6, "head": 2, "query": 3}  # a face in which the heads part
+    show(f"heads_{language}", json.dumps(sum(views[1:], views[0]).data() | {"start": start}, ensure_ascii=False))
