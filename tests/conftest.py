@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch
@@ -15,7 +14,6 @@ import shared_site
 from small_project import SmallProject
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "hooks"))
 
 
 @pytest.fixture(scope="session")

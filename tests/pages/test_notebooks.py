@@ -1,0 +1,213 @@
+"""Notebooks: a page's blocks as cells; those of the built site run in Jupyter and print what they show."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import markdown
+import nbformat
+import page_blocks
+import pytest
+import shared_site
+from nbclient import NotebookClient
+from small_project import FIXTURE
+
+from builder.dialect import Dialect
+from builder.pages import notebooks
+from builder.pages.page import Page
+
+RECIPE = "%%writefile adding.py\n"
+
+
+def cells(notebook, kind="code"):
+    return [cell for cell in notebook.cells if cell.cell_type == kind]
+
+
+@pytest.fixture
+def lesson(built_small_project):
+    return nbformat.read(built_small_project.path("site/en/layouts/two-sums/two-sums.ipynb"), as_version=4)
+
+
+def test_a_lesson_as_a_notebook(lesson):
+    nbformat.validate(lesson)
+    code = cells(lesson)
+    assert code[0].source.startswith(RECIPE)
+    assert "--8<--" not in "".join(cell.source for cell in code)
+    assert [cell.source.splitlines()[0] for cell in code[1:]] == ["import torch", "ours = add_up(weights.unbind(-1))"]
+    assert code[2].outputs[0].text == "ours (3,)\n"
+    text = "\n".join(cell.source for cell in cells(lesson, "markdown"))
+    assert "# Two sums" in text
+    assert "{ #" not in text
+    assert "ours (3,)" not in text, "what a cell printed stands under it, and once"
+    assert "**Traps**" in text
+    assert "http://127.0.0.1:8000/en/reference/claims/" in text
+    assert "Each row sums to one: $\\sum_j A_{ij} = 1$. 3" in text
+
+
+def test_a_practice_page_is_rendered_from_its_notebook(built_small_project):
+    page = built_small_project.read("site/ja/practice/try-it/index.html")
+    assert 'class="jupyter-wrapper"' in page
+    assert 'id="answer"' in page
+    assert 'data-tex="x^2 &lt; 3"' in page
+    assert "<style" not in page
+    assert "clipboard-copy" not in page
+
+
+def test_the_text_of_a_practice_page_is_made_as_on_any_page(built_small_project):
+    page = built_small_project.read("site/en/practice/try-it/index.html")
+    for other in (page, built_small_project.read("site/en/layouts/two-sums/index.html")):
+        assert "It costs $5 or $6 here." in other
+        assert re.search(r'<h2 id="[\w-]+"[^>]*><span.*?</span><a class="headerlink" ', other)
+    assert re.search(r'<a href="#answer" class="md-nav__link">\s*<span class="md-ellipsis">\s*Answer\s*<', page)
+    assert "<title>Try it - " in page
+
+
+def test_the_cells_of_a_practice_page_stand_where_its_text_has_them():
+    page = Page("en", "practice/try-it.md", notebook='{"cells": []}')
+    fence = '```python\n--8<-- "practice/try_it.py:question"\n```'
+    hint = "<details><summary>Hint</summary>\n\nA *hint*.\n\n</details>"
+    text = notebooks.cut(f"# A {{ #a }}\n\n{fence}\n\n{hint}\n\n{fence}\n", page)
+    assert text.count(notebooks.CUT) == 2
+    assert "```" not in text
+    made = markdown.markdown(text, extensions=["attr_list", "md_in_html", Dialect()])
+    assert "<p>A <em>hint</em>.</p>" in made
+    code = [nbformat.v4.new_code_cell(source) for source in ("given", "one", "two")]
+    code[0]["metadata"]["name"] = "given"
+    page.notebook = json.dumps(nbformat.v4.new_notebook(cells=code))
+    cells = json.loads(notebooks.around(made, page))["cells"]
+    assert [cell["source"] for cell in cells if cell["cell_type"] == "code"] == ["given", "one", "two"]
+    assert [cell["cell_type"] for cell in cells] == ["markdown", "code", "code", "markdown", "code", "markdown"]
+    assert cells[0]["source"] == '<h1 id="a">A</h1>'
+    page.notebook = json.dumps(nbformat.v4.new_notebook(cells=code[:2]))
+    with pytest.raises(ValueError, match="longer"):
+        notebooks.around(made, page)
+
+
+def test_a_practice_page_has_the_markup_of_every_other_page(built_small_project):
+    """Blocks that Material lets one scroll by keyboard; what a cell printed right below its source; links inside the site."""
+    page = built_small_project.read("site/ja/practice/try-it/index.html")
+    article = page[page.index('<div class="jupyter-wrapper">') : page.index("</article>")]
+    assert article.count("<div") == article.count("</div>")
+    assert article.count("<details") == article.count("</details>") == 1
+    assert "jp-Cell" not in article
+    assert "zeroclipboard" not in article
+    blocks = re.findall(
+        r'<div class="highlight"><pre><span></span><code>(.*?)</code></pre></div>(?=(\s*<div)?)', article, re.S
+    )
+    assert len(blocks) == article.count("<pre") == 5
+    assert [code for code, _ in blocks[2::2]] == ["tensor(15., dtype=torch.float64)\n", "6 numbers\n"]
+    assert [bool(neighbour) for _, neighbour in blocks] == [False, True, False, True, False]
+    assert '<a href="../../layouts/two-sums/">' in article
+
+
+def test_a_practice_notebook_begins_with_what_it_needs(built_small_project):
+    path = built_small_project.path("site/ja/practice/try-it/try-it.ipynb")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = cells(notebook)
+    assert [cell.source == notebooks.INSTALL for cell in code] == [True, False, False]
+    assert notebook.cells[1] is code[0]
+    page = built_small_project.read("site/ja/practice/try-it/index.html")
+    box = page[page.index('<details class="file"') : page.index("</details>", page.index('<details class="file"'))]
+    assert "<summary>準備：PyTorchがなければ入れる</summary>" in box
+    assert "find_spec" in box
+    assert page.count("find_spec") == 1
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_torch_is_installed_where_it_is_missing(missing, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if missing else object())
+    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append((command, check)))
+    exec(notebooks.INSTALL, {})
+    assert asked == ([([sys.executable, "-m", "pip", "install", "--quiet", "torch"], True)] if missing else [])
+    assert capsys.readouterr() == ("", "")
+
+
+def run(path, folder):
+    """Execute a notebook in an empty folder, in a kernel of its own; return it with what it printed."""
+    notebook = nbformat.read(path, as_version=4)
+    shown = [[output.text for output in cell.outputs] for cell in cells(notebook)]
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    with ThreadPoolExecutor(
+        1
+    ) as thread:  # Playwright, where it runs in this process, keeps the main thread's event loop
+        thread.submit(client.execute).result()
+    printed = [
+        ["".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")]
+        for cell in cells(notebook)
+    ]
+    for before, after, cell in zip(shown, printed, cells(notebook), strict=True):
+        if not cell.source.startswith("%%writefile"):
+            assert "".join(before).strip() == after[0].strip(), cell.source
+    return notebook
+
+
+def test_a_downloaded_lesson_runs_in_jupyter(built_small_project, tmp_path):
+    run(built_small_project.path("site/ja/layouts/two-sums/two-sums.ipynb"), tmp_path)
+    assert (tmp_path / "adding.py").exists()
+
+
+def test_a_notebook_that_prints_something_else_is_noticed(built_small_project, tmp_path):
+    source = built_small_project.read("site/ja/layouts/two-sums/two-sums.ipynb")
+    assert "ours (3,)" in source
+    changed = tmp_path / "changed.ipynb"
+    changed.write_text(source.replace("ours (3,)", "ours (4,)"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"ours \(4,\)"):
+        run(changed, tmp_path)
+
+
+@pytest.mark.parametrize("page", ["ja/layouts/rosetta", "en/layouts/pytorch"])
+def test_a_lesson_of_the_site_runs_in_jupyter(page, tmp_path):
+    name = page.rpartition("/")[2]
+    notebook = run(shared_site.built() / page / f"{name}.ipynb", tmp_path)
+    assert len(cells(notebook)) > 5
+
+
+def test_every_practice_notebook_runs_in_jupyter(tmp_path):
+    """One of each pair, whose other has the same cells."""
+    found = sorted((shared_site.built() / "ja" / "practice").glob("*/*.ipynb"))
+    assert found
+    for path in found:
+        twin = shared_site.built() / "en" / path.relative_to(shared_site.built() / "ja")
+        sources = [[cell.source for cell in cells(nbformat.read(one, as_version=4))] for one in (path, twin)]
+        assert sources[0] == sources[1]
+        folder = tmp_path / path.stem
+        folder.mkdir()
+        code = cells(run(path, folder))
+        assert code[0].source == notebooks.INSTALL
+        for cell in code[1:]:
+            imports = re.findall(r"^from (capture|checks) import", cell.source, re.M)
+            assert all((folder / f"{name}.py").exists() for name in imports)
+
+
+def test_outputs_of_the_practice_notebooks_are_those_of_the_run(built_small_project):
+    notebook = json.loads(built_small_project.read("site/en/practice/try-it/try-it.ipynb"))
+    texts = [
+        "".join("".join(output["text"]) for output in cell["outputs"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    assert texts == ["", "tensor(15., dtype=torch.float64)\n", "6 numbers\n"]
+
+
+def test_the_fixture_is_whole():
+    """The small project's own page has each thing that the tests above look for."""
+    text = (FIXTURE / "docs/en/layouts/two-sums.md").read_text(encoding="utf-8")
+    for part in ("```figure", "$$", "!!! trap", "recipes/adding.py", "--8<--"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    "fence", ["```py", "``` python", "~~~python", "```{.python}", '```python title="x"', "```pycon"]
+)
+def test_a_fence_that_would_escape_the_tests_is_a_failure(fence, tmp_path, monkeypatch):
+    """A fence that looks like Python is collected, or pytest stops."""
+    monkeypatch.setattr(page_blocks, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(f"# A page\n\n{fence}\nprint(1)\n{fence[:3]}\n", encoding="utf-8")
+    with pytest.raises(pytest.Collector.CollectError, match="1 fences look like Python, but 0 blocks"):
+        page_blocks.Page(page)
