@@ -10,10 +10,10 @@ BIN := .venv/bin
 endif
 RUN := $(BIN)/python
 
-.PHONY: serve build test lint bench bench-layouts mutants stamp clean
+.PHONY: serve build test lint bench bench-layouts versions real mutants stamp clean
 
 serve: .venv/installed ## build both languages, serve them, rebuild on a change of a page or a script
-	@$(RUN) docs/hooks/port_is_free.py $(PORT)
+	@$(RUN) -m builder port $(PORT)
 	@echo "Building; then open http://127.0.0.1:$(PORT)/"
 	@$(RUN) -m mkdocs serve --dev-addr 127.0.0.1:$(PORT)
 
@@ -22,23 +22,33 @@ build: .venv/installed ## leave the finished site in site/
 
 lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
 
 test: lint ## every check there is
 	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
 
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
-	@$(RUN) tests/bench.py
+	@PYTHONPATH=snippets/recipes $(RUN) -m tools.bench
 
 bench-layouts: .venv/installed ## time the layouts of one attention layer on this machine, for the page on cost
-	@$(RUN) tests/bench_layouts.py
+	@PYTHONPATH=snippets/recipes $(RUN) -m tools.bench_layouts
+
+versions: .venv/installed ## the recipes' tests under other PyTorches: make versions PYTHONS="/tmp/torch-2.6/bin/python ..."
+	@$(RUN) -m tools.versions $(PYTHONS)
+
+real: .venv/installed ## the maps of MiniLM, a wheel of 84 MB, for the page on a real model
+	@PYTHONPATH=snippets/recipes $(RUN) -m tools.real
+
+libraries: .libraries/installed ## compare capture.py with what libraries give when asked for their weights: make libraries ARCHITECTURES="Llama ViT" for some
+	@PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.libraries $(ARCHITECTURES)
 
 mutants: .venv/installed ## change the scripts one thing at a time and list what the build would not notice
-	@$(RUN) tests/mutants.py
+	@$(RUN) -m tools.mutants
 
 stamp: .venv/installed ## accept one page pair after rereading it: make stamp PAGE=layouts/rosetta
-	@$(RUN) docs/hooks/pages.py stamp $(PAGE)
+	@$(RUN) -m builder stamp $(PAGE)
 
-clean: ## forget the site and every record, keep .venv
+clean: ## forget the site and every record, keep .venv and .libraries
 	@rm -rf site .cache
 
 # The stamp is written last: a half-made .venv has none and is made again.
@@ -48,4 +58,12 @@ clean: ## forget the site and every record, keep .venv
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv"; exit 1; }
 	@test -e .venv/installed || { echo "Making .venv and installing requirements.txt: a few minutes, once"; rm -rf .venv; $(PYTHON) -m venv .venv; }
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt || { echo "pip could not install requirements.txt; what it said stands above. The next make starts afresh."; rm -rf .venv; exit 1; }
+	@PYTHONPATH=snippets/recipes $(RUN) -c 'import trained; trained.wheel("rxnmapper")' || { echo "The wheel of a trained model could not be fetched; what was said stands above. The next build asks for it again."; }
 	@touch .venv/installed
+
+# Beside .venv, whose PyTorch they use: pip is told to bring nothing along that the file does not name.
+.libraries/installed: requirements-libraries.txt .venv/installed
+	@echo "Making .libraries and installing requirements-libraries.txt: a minute, once"
+	@rm -rf .libraries
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target .libraries --requirement requirements-libraries.txt || { echo "pip could not install requirements-libraries.txt; what it said stands above."; rm -rf .libraries; exit 1; }
+	@touch .libraries/installed
