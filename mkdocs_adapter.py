@@ -37,6 +37,7 @@ class _Build:
     others: list[second_language.Second] = []  # the processes that build the other languages
     pages: dict[str, Page] = {}  # of this language, by name
     practice: dict[str, Path] = {}  # the executed notebooks, by page
+    nav_faults: list[Fault] = []  # told with what is wrong with the sources
     site = ""  # the address, without a slash at its end
     stopped = ""  # what ended the last build
     around = ""  # a digest of what stands on every page
@@ -84,8 +85,7 @@ def on_config(config):
             project.soft_faults.clear()
         if project.IS_CHILD:
             project.soft_faults[:] = project.state.handed
-        if config.nav and not project.IS_CHILD:
-            project.stop(languages.nav_faults(config.nav))
+        build.nav_faults = languages.nav_faults(config.nav) if config.nav else []
     _localize(config)
     config.markdown_extensions.append(Dialect())
     jupyter.templates_dir = str(notebooks.TEMPLATES)
@@ -162,7 +162,7 @@ def on_pre_build(config):
         return
     with told():
         order.scripts()
-        order.sources()
+        order.sources(build.nav_faults)
     kept.begin()
     shutil.rmtree(build.folder, ignore_errors=True)
     if build.kept_languages is not None:

@@ -13,6 +13,7 @@ renderer of Markdown stand between them.
 """
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -38,6 +39,7 @@ from builder.pages import (
     values,
 )  # fmt: skip
 from builder.pages.page import Page
+from builder.project import Fault
 from builder.scripts import current, recorded, records
 
 SCRIPTS = (
@@ -90,9 +92,9 @@ def scripts() -> None:
         project.stop(step())
 
 
-def sources() -> None:
-    """The build ends with everything that is wrong with the pages' Markdown, both languages together."""
-    project.stop(fault for step in SOURCES for fault in step())
+def sources(nav_faults: Iterable[Fault] = ()) -> None:
+    """The build ends with everything that is wrong with the navigation and the Markdown of both languages, together."""
+    project.stop([*nav_faults, *(fault for step in SOURCES for fault in step())])
 
 
 _state = functools.cache(records.state)  # of this build

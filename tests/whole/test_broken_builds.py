@@ -271,11 +271,13 @@ def test_attention_that_does_not_sum_to_one(small):
 
 def test_a_page_that_the_navigation_forgets(small):
     configuration = small.read("mkdocs.yml")
+    small.write("docs/en/index.md", small.read("docs/en/index.md") + "\nThe error is 0.123.\n")
     small.write("mkdocs.yml", configuration + "nav:\n  - index.md\n  - layouts:\n      - layouts/gone.md\n")
     breaks(
         small,
         "mkdocs.yml: the nav names layouts/gone.md, and there is no such page",
         "mkdocs.yml: the nav does not name layouts/two-sums.md",
+        "`0.123` is typed",  # and what is wrong with the pages, in the same round
     )
 
 
