@@ -25,7 +25,7 @@ lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff format --check
 
 test: lint ## every check there is
-	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
+	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
 	@PYTHONPATH=snippets/recipes $(RUN) -m tools.bench

@@ -16,6 +16,25 @@ from small_project import SmallProject
 ROOT = Path(__file__).parents[1]
 
 
+def _needs_the_site(item):
+    return (
+        not item.path.is_relative_to(ROOT / "tests")  # a block of a page
+        or "site" in item.fixturenames
+        or hasattr(item.module, "shared_site")
+    )
+
+
+def pytest_collection_modifyitems(items):
+    """What needs the site comes last."""
+    items.sort(key=_needs_the_site)
+
+
+def pytest_collection_finish(session):
+    """Both cores have work while the site is built."""
+    if session.items and _needs_the_site(session.items[-1]) and not session.config.option.collectonly:
+        shared_site.begin()
+
+
 @pytest.fixture(scope="session")
 def built_small_project(tmp_path_factory):
     """The small project, built: what the tests of broken builds start from. Left as it is."""

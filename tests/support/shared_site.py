@@ -13,10 +13,22 @@ SITE = ROOT / ".cache" / "tested" / "site"
 BASE = "http://127.0.0.1:8000"  # mkdocs.yml's own default
 
 
+def begin():
+    """Start to build the site beside the tests that do not need it."""
+    command = [sys.executable, "-c", "import shared_site; shared_site.built()"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_XDIST_TESTRUNUID": _run()}
+    subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _run():
+    """What this run of the tests is called, the same in each of its processes."""
+    return os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+
+
 @functools.cache
 def built():
     """The folder of the built site. Raises RuntimeError with what MkDocs said where it does not build."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    run = _run()
     SITE.parent.mkdir(parents=True, exist_ok=True)
     mark = SITE.parent / "run"
     with FileLock(SITE.parent / "lock"):
