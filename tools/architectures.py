@@ -9,6 +9,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import ModuleType
@@ -138,6 +139,27 @@ def generating(name: str, model: type, config) -> Architecture:
         "transformers", f"{name}.generate", lambda: model(copy.deepcopy(config)), lambda built: generate(built).sequences, own, EAGER, "",
         lambda built: generate(built, output_attentions=True).attentions[0],
     )  # fmt: skip
+
+
+def on_flex_attention(one: Architecture) -> Architecture:
+    """The same model on flex_attention, which transformers compiles: here it is run as Python, for want of a compiler."""
+
+    def model():
+        built = one.model()
+        built.set_attn_implementation("flex_attention")
+        return built
+
+    def uncompiled(run):
+        def run_uncompiled(built):
+            with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+                return run(built)
+
+        return run_uncompiled
+
+    return one._replace(
+        name=f"{one.name} on flex_attention", model=model, call=uncompiled(one.call), asked=uncompiled(one.asked)
+    )
 
 
 EAGER = "transformers: eager, output_attentions=True"
@@ -414,4 +436,7 @@ OTHERS = [
     ),
 ]  # fmt: skip
 
-ARCHITECTURES = [*TRANSFORMERS, *OTHERS]
+# Grouped queries, a sliding window, capped scores; sinks need a GPU there
+FLEX = [on_flex_attention(one) for one in TRANSFORMERS if one.name in ("Llama", "Mistral", "Gemma 2")]
+
+ARCHITECTURES = [*TRANSFORMERS, *FLEX, *OTHERS]

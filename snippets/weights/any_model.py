@@ -358,6 +358,7 @@ assert not torch.allclose(again, sunk, atol=0.1)
 
 # What libraries give when asked, beside what capture.py records: compared by `make libraries`, which keeps this record.
 import json
+import re
 from pathlib import Path
 
 record = json.loads((Path(__file__).parents[1] / "libraries.json").read_text(encoding="utf-8"))
@@ -371,9 +372,11 @@ of_transformers = [one for one in entries if one["library"] == "transformers"]
 generating = [one for one in of_transformers if one["architecture"].endswith(".generate")]
 at_once = [one for one in of_transformers if one not in generating]
 on_sdpa = [one for one in at_once if "scaled_dot_product_attention" in one["kernel"]]
+on_flex = [one for one in at_once if one["kernel"] == ["flex_attention"]]
 rows = {
     "sdpa": on_sdpa,
-    "written": [one for one in at_once if one not in on_sdpa],
+    "written": [one for one in at_once if one not in [*on_sdpa, *on_flex]],
+    "flex": on_flex,
     "generate": generating,
     "timm": [one for one in entries if one["library"] == "timm"],
     "open_clip": [one for one in entries if one["library"] == "open_clip_torch"],
@@ -384,7 +387,7 @@ rows = {
 for name, row in rows.items():
     worst = max(one["greatest_error"] for one in row)
     show(f"{name}_version", row[0]["version"])
-    show(f"{name}_models", "; ".join(one["architecture"].removesuffix(".generate") for one in row))
+    show(f"{name}_models", "; ".join(re.sub(r"\.generate$| on flex_attention$", "", one["architecture"]) for one in row))
     show(f"{name}_error", f"{worst:.0e}" if worst else "0")
 assert sum(map(len, rows.values())) == len(entries)  # guard: each_in_one_row
 assert max(one["greatest_error"] for one in entries) < record["rounding"]  # guard: equal_to_rounding
@@ -393,6 +396,7 @@ assert [one["library"] for one in moved] == ["open_clip_torch"]  # guard: output
 show("open_clip_output", f"{moved[0]['output_error']:.0e}")
 show("on_sdpa", len(on_sdpa))
 assert {one["asked_as_it_is"] for one in on_sdpa} == {"()"}  # guard: asked_on_sdpa_all_are_silent
+assert {one["asked_as_it_is"] for one in on_flex} == {"()"}  # guard: asked_on_flex_all_are_silent
 assert {one["asked_as_it_is"] for one in rows["written"]} == {"weights"}  # guard: asked_as_written_all_answer
 assert [one["architecture"] for one in entries if one["beyond"]] == ["Swin", "SigLIP"]  # guard: more_than_the_library_gives
 assert all(one["greatest_error"] == 0 for one in entries if one["kernel"] == ["softmax"])  # guard: the_models_own
