@@ -33,7 +33,9 @@ RULES = ["wcag2a", "wcag2aa", "best-practice"]
 TOO_WIDE = """() => {
   const width = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth <= width) return [];
-  const out = [...document.body.querySelectorAll("*")].filter((e) => e.getBoundingClientRect().right > width + 0.5);
+  const cut = (e) => e !== document.body && (getComputedStyle(e).overflowX !== "visible" || cut(e.parentElement));
+  const out = [...document.body.querySelectorAll("*")]
+    .filter((e) => e.getBoundingClientRect().right > width + 0.5 && !cut(e.parentElement ?? document.body));
   return [`${document.documentElement.scrollWidth} px: ` + out.slice(-3).map((e) => e.outerHTML.slice(0, 120)).join(" | ")];
 }"""
 SHELL = "chromium-headless-shell"  # Chromium without windows: the same pages for half of the processor's time
