@@ -41,7 +41,8 @@ LINK = re.compile(rf'((?:href|src)="|"search": ")((?:\.\./)*)(?=(?:{"|".join(SHA
 
 def from_the_root(html: str, page: "Page") -> str:
     """A page that fetches what both languages share from the site's root, so that a reader of both fetches it once."""
-    return LINK.sub(r"\1../\2", html)
+    up = "../" * page.url.count("/")  # a page may be called images, too
+    return LINK.sub(lambda link: f"{link[1]}../{up}" if link[2] == up else link[0], html)
 
 
 def share(folder: Path) -> Iterator[Fault]:

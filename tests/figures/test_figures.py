@@ -185,6 +185,17 @@ def test_each_language_has_its_words():
     assert {"Satz ↓", "Wort →", "a", "d"} <= set(drawn_texts(own))
 
 
+def test_a_row_over_the_patches_of_an_image():
+    rows = [[0.4, 0.1, 0.2, 0.03, 0.07, 0.06, 0.14], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]]
+    markup = draw(kept("attention", {"w": rows}, grid=[2, 3], extra=1), rows="down", columns="right")
+    assert tables(markup)[0] == [["", "0", "1", "2"], ["0", "0.1", "0.2", "0.03"], ["1", "0.07", "0.06", "0.14"]]
+    assert tables(markup)[1][2] == ["1", "0", "1", "0"], "the fifth patch: row 1, column 1"
+    assert [text for text in drawn_texts(markup) if "other" in text] == ["other keys: 0.40", "other keys: 0.00"]
+    assert "head 0: down (row), right (column) (other keys: 0.40)" in markup
+    whole = draw(kept("attention", {"w": [row[1:] for row in rows[1:]]}, grid=[2, 3]))
+    assert not [text for text in drawn_texts(whole) if "other" in text]
+
+
 def test_texts_are_escaped_everywhere():
     evil = "<b>&\"'\x01"
     nodes = [{"id": "a", "text": evil, "shape": evil, "column": 0, "row": 0}]
@@ -378,6 +389,13 @@ REFUSED = {
     "queries": (kept("attention", {"w": GOOD}, queries=["a", "b", "c"]), {}, "2 queries, but 3"),
     "keys": (kept("attention", {"w": GOOD}, keys=["a", "b"]), {}, "3 keys, but 2"),
     "heads": (kept("attention", {"w": [GOOD, GOOD]}, heads=["only"]), {}, "2 heads, but 1"),
+    "grid and its keys": (
+        kept("attention", {"w": GOOD}, grid=[2, 2]),
+        {},
+        "have 3 keys, and 0 extra and a grid of 2 by 2 are 4",
+    ),
+    "grid of whole maps": (kept("attention", {"w": [GOOD]}, grid=[1, 3]), {}, r"needed is \(H, S\): one row a head"),
+    "extra without grid": (kept("attention", {"w": GOOD}, extra=1), {}, "there is no 'grid'"),
     "heads of the page": (kept("attention", {"w": [GOOD, GOOD]}), {"heads": ["one"]}, "2 heads, but 1"),
     "two tensors": (kept("attention", {"a": GOOD, "b": GOOD}), {}, "one tensor, not 2"),
     "four axes": (kept("attention", {"w": [[[[1.0]]]]}), {}, "needed is"),

@@ -8,7 +8,7 @@ import time
 import markdown
 import pytest
 
-from builder import project
+from builder import project, staging
 from builder.dialect import Dialect
 from builder.finished import lean, markup, once, policy, site
 from builder.pages.page import Page
@@ -406,3 +406,11 @@ def test_remarks_on_code_are_marked():
     block = '<div class="highlight"><pre><code><span class="c1"># ({})</span></code></pre></div>\n<ol>\n<li>x</li></ol>'
     assert '<ol class="remarks">' in markup.with_remarks(block.format(1))
     assert markup.with_remarks(block.format("E,")) == block.format("E,")
+
+
+def test_what_both_languages_share_comes_from_the_root_and_a_page_called_images_does_not():
+    html = '<img src="../../images/icon.svg"><a href="../images/">images</a><a href="../../weights/images/">images</a>'
+    page = Page("en", "weights/any-model.md")
+    assert staging.from_the_root(html, page) == html.replace("../../images/icon", "../../../images/icon")
+    home = '<img src="images/icon.svg"><a href="weights/images/">images</a>'
+    assert staging.from_the_root(home, Page("en", "index.md")) == home.replace("images/icon", "../images/icon")

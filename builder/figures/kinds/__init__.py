@@ -33,7 +33,7 @@ def _kind(module, labels, texts):
 KINDS = {
     "matrix": _kind(matrix, "groups rows columns operators digits mark rounding", "rows columns"),
     "blocks": _kind(blocks, "groups code", "rows columns"),
-    "attention": _kind(attention, "queries keys heads masked", "rows columns heads"),
+    "attention": _kind(attention, "queries keys heads masked grid extra", "rows columns heads"),
     "curves": _kind(curves, "points log band x", "series x y"),
     "bars": _kind(bars, "categories low high log rounding", "series x"),
     "flow": _kind(flow, "nodes edges", "nodes"),

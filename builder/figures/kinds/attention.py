@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from builder.figures.drawing import SMALL, Panel, Refused, compact, flat, number, trim, width_of
+from builder.figures.drawing import SMALL, Array, Panel, Refused, compact, flat, number, trim, width_of
 from builder.figures.kinds.common import Tensors, opacity
 from builder.figures.tables import few, shortened, table
 
@@ -23,11 +23,14 @@ def are_few(maps: list) -> bool:
 
 def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple) -> list[Panel]:
     """Heat maps, rows queries and columns keys, one panel a head, and a scale for all."""
-    _, maps, queries, keys, heads = checked
+    _, maps, queries, keys, heads, notes = checked
     greatest = max((v for v in flat(maps) if not math.isnan(v)), default=1)
     top = next(s for s in SCALES if greatest <= s * 1.0001)
     values = are_few(maps)
-    panels = [one_map(m, queries, keys, head, texts, top, values) for m, head in zip(maps, heads, strict=True)]
+    panels = [
+        one_map(weights, queries, keys, head, note, texts, top, values)
+        for weights, head, note in zip(maps, heads, notes, strict=True)
+    ]
     legend = Panel(legend=True, least=SMALL)
     legend.text(0, 13, texts["weight"], "a", SMALL)
     x = width_of(texts["weight"], SMALL) + 16
@@ -45,8 +48,11 @@ def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple) -> list[
     return [*panels, legend]
 
 
-def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[str], list[str], list[str]]:
-    """(name, maps (H, L, S), queries, keys, heads), checked: rows sum to 1, every label has its place."""
+def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[str], list[str], list[str], list[str]]:
+    """(name, maps (H, L, S), queries, keys, heads, notes below the maps), checked: rows sum to 1, every label has its place.
+
+    With a grid [h, w] the tensor is (H, S), one row of each head, and its maps are (H, h, w).
+    """
     if len(tensors) != 1:
         raise Refused(f"an attention map shows one tensor, not {len(tensors)}")
     ((name, tensor),) = tensors.items()
@@ -67,6 +73,13 @@ def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[
                 )
             if min(row) < 0:
                 raise Refused(f"attention weights {name!r}: {where} has a weight below 0 ({min(row):.3g})")
+    notes = [""] * len(maps)
+    if "grid" in labels:
+        maps, shares = over_a_grid(name, tensor, labels)
+        rows, columns = labels["grid"]
+        notes = [texts["others"].format(number(share, 2)) if labels.get("extra") else "" for share in shares]
+    elif "extra" in labels:
+        raise Refused("'extra' says how many keys stand before those of a grid, and there is no 'grid'")
     queries = labels.get("queries", list(range(rows)))
     keys = labels.get("keys", list(range(columns)))
     heads, by = labels.get("heads"), "script"
@@ -82,7 +95,21 @@ def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[
         if len(given) != size:
             weights = f"attention weights {name!r} of shape {tensor.shape}"
             raise Refused(f"{weights} have {size} {what}, but {len(given)} labels", who)
-    return name, maps, [str(q) for q in queries], [str(k) for k in keys], [str(h) for h in heads]
+    return name, maps, [str(q) for q in queries], [str(k) for k in keys], [str(h) for h in heads], notes
+
+
+def over_a_grid(name: str, tensor: Array, labels: dict) -> tuple[list, list[float]]:
+    """(a map (h, w) for each row of weights (H, S), what each row leaves to the `extra` keys before those of the grid)."""
+    (h, w), extra = labels["grid"], labels.get("extra", 0)
+    if len(tensor.shape) != 2:
+        raise Refused(
+            f"attention weights {name!r} over a grid have shape {tensor.shape}, needed is (H, S): one row a head"
+        )
+    if extra + h * w != tensor.shape[1]:
+        keys = f"{tensor.shape[1]} keys, and {extra} extra and a grid of {h} by {w} are {extra + h * w}"
+        raise Refused(f"attention weights {name!r} have {keys}")
+    maps = [[row[extra + i * w : extra + (i + 1) * w] for i in range(h)] for row in tensor.data]
+    return maps, [math.fsum(row[:extra]) for row in tensor.data]
 
 
 def one_map(
@@ -90,11 +117,15 @@ def one_map(
     queries: list[str],
     keys: list[str],
     head: str,
+    note: str,
     texts: dict,
     top_value: float,
     values: bool,
 ) -> Panel:
-    """One head's weights (L, S), `top_value` in full colour; with their numbers if `values`, where cells have room."""
+    """One head's weights (L, S), `top_value` in full colour; with their numbers if `values`, where cells have room.
+
+    Below them stands a note.
+    """
     rows, columns = len(queries), len(keys)
     longest = max(rows, columns)
     values = values and longest <= 8
@@ -148,20 +179,28 @@ def one_map(
     for turn, cells in numbers.items():
         if cells:
             panel.add(f'<g class="{f"n z m {turn}".strip()}">' + "".join(cells) + "</g>")
-    panel.width = left + max(columns * cell + max(2, overhang), width_of(head), width_of(columns_title, SMALL)) + 2
+    panel.width = (
+        left
+        + max(columns * cell + max(2, overhang), width_of(head), width_of(columns_title, SMALL), width_of(note, SMALL))
+        + 2
+    )
     panel.height = top + rows * cell + 6
+    if note:
+        panel.text(left, panel.height + 12, note, "a", SMALL)
+        panel.height += 18
     return panel
 
 
 def tables(tensors: Tensors, labels: dict, texts: dict, words: dict[str, str], checked: tuple) -> Iterator[str]:
     """A table a head; of many weights one table of the keys that each query attends to most."""
-    _, maps, queries, keys, heads = checked
+    _, maps, queries, keys, heads, notes = checked
     corner = words["corner"].format(rows=texts["rows"], columns=texts["columns"])
     small = len(keys) <= MOST_COLUMNS and are_few(maps)
     if small:
-        for head, weights in zip(heads, maps, strict=True):
+        for head, weights, note in zip(heads, maps, notes, strict=True):
             lines = [[q, *(shortened(v, 4) for v in row)] for q, row in zip(queries, weights, strict=True)]
-            yield table(f"{head}{words['colon']}{corner}" if head else corner, ["", *keys], lines)
+            caption = f"{head}{words['colon']}{corner}" if head else corner
+            yield table(f"{caption}{words['aside'].format(note)}" if note else caption, ["", *keys], lines)
         return
     # Too many numbers to read: of every query the keys that it attends to most.
     lines = []
