@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import tinycss2
 
+from builder import project
 from builder.finished import markup
 from builder.kept import kept
 
@@ -17,6 +18,7 @@ CLASSES = re.compile(r'class="([^"]*)"')
 WORD = re.compile(r"[\w-]+")
 GROUPS = {"media", "supports"}
 EXPLORERS_CSS = re.compile(r'\s*<link rel="stylesheet" href="[^"]*stylesheets/explorers\.css">')
+STAGE = 'class="explorer-stage"'
 
 # Names, operators, punctuation and space are set in the code's own colour: half of a page's elements say nothing else.
 BLOCK = re.compile(r"<pre\b.*?</pre>", re.S)
@@ -29,7 +31,7 @@ COMMENTS = {
     "stylesheets/*.css": re.compile(r"[ \t]*/\*.*?\*/\n?|^[ \t]+", re.S | re.M),
     "javascripts/*.js": re.compile(r"^[ \t]*(?://[^\n]*|/\*\*.*?\*/[ \t]*)\n", re.S | re.M),
 }
-COMMENTS["explorers/*.js"] = COMMENTS["javascripts/*.js"]
+COMMENTS |= {"explorers/*.js": COMMENTS["javascripts/*.js"], "explorers/*.css": COMMENTS["stylesheets/*.css"]}
 
 
 def needed(css: str, words: set[str]) -> str:
@@ -111,11 +113,14 @@ def is_unsearched(html: str) -> bool:
 
 
 def lighter(html: str, page: "Page") -> str:
-    """Code is coloured where colours differ; the explorers' style sheet goes only where one of them stands."""
+    """Code is coloured where colours differ; an explorer's style sheet goes only where it stands."""
     html = SPACED.sub(lambda found: found[1] or "\n", BLOCK.sub(lambda block: plainer(block[0]), html))
-    if any(f"<{name}" in html for name in markup.explorers()):
-        return html
-    return EXPLORERS_CSS.sub("", html)
+    own = "".join(
+        f'\n<link rel="stylesheet" href="{page.link(f"explorers/{name}.css")}">'
+        for name in markup.explorers()
+        if f"<{name}" in html and (project.DOCS / "shared" / "explorers" / f"{name}.css").is_file()
+    )
+    return EXPLORERS_CSS.sub(lambda link: f"{link[0] if STAGE in html else ''}{own}", html)
 
 
 def without_comments(folder: Path) -> None:

@@ -126,6 +126,8 @@ INLINE = r"(?:</?(?:a|em|strong|span)\b[^<>]*>)*"
 AFTER_JAPANESE, BEFORE_JAPANESE = re.compile(JAPANESE + INLINE + "$"), re.compile(INLINE + JAPANESE)
 LEFTOVER = re.compile(r'<\w+[^<>]* class="[^"]*\barithmatex\b[^"]*"[^<>]*>[^<]*')
 HEADING = re.compile(r"<(h[1-6])\b[^>]*>.*?</\1>", re.DOTALL)
+MOVED = re.compile(r"(?: ?translate\([^()]*\))+")
+TRANSLATION = re.compile(r"translate\(([^()]*)\)")
 USE = re.compile(r'<use\b[^>]* href="#([^"]*)"[^>]*/>')
 SVG_NAME = "{http://www.w3.org/2000/svg}"
 XLINK_HREF = "{http://www.w3.org/1999/xlink}href"
@@ -191,6 +193,30 @@ def _without_idle_groups(element, tag):
         _without_idle_groups(child, tag)
         children.extend(child if child.tag == tag and not child.attrib else [child])
     element[:] = children
+
+
+def _flat(element):
+    """A group of nothing goes; a group of one thing hands its place to it; a letter that is only moved says where it stands."""
+    children = []
+    for child in element:
+        _flat(child)
+        if child.tag == "g" and not len(child):
+            continue
+        if child.tag == "g" and len(child) == 1 and set(child.attrib) <= {"transform"}:
+            (only,) = child
+            only.set("transform", f"{child.get('transform', '')} {only.get('transform', '')}".strip())
+            child = only
+        children.append(child)
+    element[:] = children
+    for child in children:
+        moved = MOVED.fullmatch(child.get("transform", "")) if child.tag == "use" else None
+        if moved:
+            del child.attrib["transform"]
+            steps = [[float(child.get(axis, 0)) for axis in "xy"]]
+            steps += [[*map(float, one.replace(",", " ").split()), 0] for one in TRANSLATION.findall(moved[0])]
+            for axis, name in enumerate("xy"):
+                if length := round(sum(step[axis] for step in steps), 1):
+                    child.set(name, f"{length:.1f}".removesuffix(".0"))
 
 
 def _without_single_rows(element):
@@ -261,6 +287,7 @@ def _drawing(markup):
             del element.attrib["stroke"], element.attrib["fill"], element.attrib["stroke-width"]
     _drop_attributes(root, "data-mml", "data-c", "data-mjx", "data-variant", "data-line", "role")
     _without_idle_groups(root, "g")
+    _flat(root)
     root.set("aria-hidden", "true")
     root.set("focusable", "false")
     return _text(root), _ex(root.get("width")), depth

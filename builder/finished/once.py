@@ -1,35 +1,56 @@
 """What many pages carry alike is taken out of the finished site's pages, into files that a reader fetches once.
 
 Letters of formulas: what stands on many pages stands in one sheet, by whose address a formula names it; a page keeps the
-others. Icons: a class, whose picture stands in the style sheet. Whole files: a folded box that shows one fetches it when
-it is opened (site.js), and holds a link to it till then.
+others. Icons: a class, whose picture stands in the style sheet. Scripts: a file, and the page's policy names them no more.
+What scripts read: a script that puts it where they look for it. Whole files, and the numbers of figures: a folded box that
+shows them fetches them when it is opened (site.js), and holds a link to them till then.
 
 Under serve nothing is taken out: each page is whole by itself.
 """
 
 import hashlib
 import html as entities
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
+from builder.finished import policy
+
 FOLDER = "assets"
 STYLES = "stylesheets/site.css"
-MANY = 12  # pages, of both languages together
+MANY = 8  # pages, of both languages together
+LITTLE = 500  # letters: less is not worth a request
 LETTERS = re.compile(r'(<svg class="math-glyphs"[^>]*>)<defs>(.*?)</defs></svg>')
 LETTER = re.compile(r'<path id="([^"]*)"[^>]*>')
 USED = re.compile(r'(<use\b[^>]* href=")#([^"]*)"')
 ICON = re.compile(r'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="([^"]*)"/></svg>')
 ICONS = ".icon{background:currentcolor;mask:var(--icon) center/contain no-repeat;forced-color-adjust:none;print-color-adjust:exact}"
+SCRIPT = re.compile(r"<script>(.*?)</script>", re.S)
+SCRIPTS = re.compile(r"(?:<script>(?:(?!</script>).)*</script>\s*)+", re.S)
 BOX = re.compile(r'<details class="file"[^>]*>.*?</details>', re.S)
+FIGURE = re.compile(
+    r'(?P<before><figure class="figure[^"]*" id="(?P<id>[^"]*)">'
+    r"<figcaption[^>]*>(?P<title>(?:(?!</figcaption>).)*)</figcaption>(?:(?!</figure>).)*"
+    r'<summary>(?P<summary>[^<]*)</summary><p id="[^"]*">(?:(?!</p>).)*</p>)'
+    r"(?P<tables>(?:(?!</figure>).)*)</details></figure>",
+    re.S,
+)
+DATA = re.compile(r'<script id="([^"]*)" type="application/json">([^<]+)</script>')
+LANGUAGE = re.compile(r'<html lang="([^"]*)"')
+TAGS = re.compile(r"<[^>]*>")
+TABLES = """<!doctype html>
+<html lang="{language}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="robots" content="noindex"><title>{title}</title></head><body><main>{tables}</main></body></html>
+"""
 NAME = re.compile(r"<summary>(.*?)</summary>")
 SHOWN = re.compile(r"<pre>(?:<span></span>)?<code>([^<]*)</code></pre>")
 
 
 def take_out(folder: Path) -> None:
-    """All three, of every page of the site in `folder`."""
+    """All of it, of every page of the site in `folder`."""
     pages = {path: path.read_text("utf-8") for path in sorted(folder.rglob("*.html"))}
     letters = [
         letter for html in pages.values() for sheet in LETTERS.findall(html) for letter in LETTER.finditer(sheet[1])
@@ -38,12 +59,16 @@ def take_out(folder: Path) -> None:
     shared = {name: outlines[name] for name in _on_many(letter[1] for letter in letters)}
     sheet = "".join(shared.values())
     sheet = _write(folder, "letters.svg", f'<svg xmlns="http://www.w3.org/2000/svg">{sheet}</svg>\n') if shared else ""
+    data = _data(folder, pages)
     icons = _on_many(outline for html in pages.values() for outline in set(ICON.findall(html)))
     for path, html in pages.items():
         root = "../" * (len(path.relative_to(folder).parts) - 1)
         made = BOX.sub(lambda box: _with_a_link(box[0], folder, root), html)  # noqa: B023
+        made = FIGURE.sub(lambda figure: _without_tables(figure, made, folder, root), made)  # noqa: B023
         made = ICON.sub(lambda icon: _named(icon, icons), made)
         made = _with_shared_letters(made, shared, root + sheet)
+        if path.parent != folder:  # the site's own doors are shown at any address
+            made = _with_scripts_as_files(_with_data(made, data.get(root), root), folder, root)
         if made != html:
             path.write_text(made, encoding="utf-8")
     if icons:
@@ -74,6 +99,51 @@ def _with_shared_letters(html, shared, sheet):
     return LETTERS.sub(own, named)
 
 
+def _data(folder, pages):
+    """{way up to the root: (the file of it, {(language, id): data})}: what all pages of a language at one depth are told alike."""
+    told = {}
+    for path, html in pages.items():
+        language, *below = path.relative_to(folder).parts
+        for name, data in DATA.findall(html) if below else []:
+            told.setdefault("../" * len(below), {}).setdefault((language, name), []).append(data)
+    files = {}
+    for root, datas in told.items():
+        alike = {key: found[0] for key, found in datas.items() if len(set(found)) == 1}
+        names = sorted({name for _, name in alike})
+        texts = {name: {language: text for (language, one), text in alike.items() if one == name} for name in names}
+        script = f"for(const[id,told]of Object.entries({json.dumps(texts, ensure_ascii=False)}))"
+        script += "document.getElementById(id).textContent=told[document.documentElement.lang]\n"
+        files[root] = (_write(folder, "data.js", script), alike) if alike else None
+    return files
+
+
+def _with_data(html, found, root):
+    if not found:
+        return html
+    (file, alike), language = found, LANGUAGE.search(html)[1]
+    end = 0
+
+    def emptied(data):
+        nonlocal end
+        if (language, data[1]) not in alike:
+            return data[0]
+        end = len(html) - data.end()
+        return f'<script id="{data[1]}" type="application/json"></script>'
+
+    made = DATA.sub(emptied, html)
+    return f'{made[: len(made) - end]}<script src="{root}{file}"></script>{made[len(made) - end :]}' if end else html
+
+
+def _with_scripts_as_files(html, folder, root):
+    """Scripts that follow one another are one file; a script of data stays, and so does one that names its source."""
+
+    def filed(found):
+        address = _write(folder, "page.js", "\n".join(SCRIPT.findall(found[0])) + "\n")
+        return f'<script src="{root}{address}"></script>\n'
+
+    return policy.with_policy(SCRIPTS.sub(filed, html))
+
+
 def _named(icon, icons):
     return f'<svg class="icon icon-{icons.index(icon[1])}"></svg>' if icon[1] in icons else icon[0]
 
@@ -83,10 +153,23 @@ def _rule(outline, number):
     return f'.icon-{number}{{--icon:url("data:image/svg+xml,{quote(picture, safe=" =:/")}")}}'
 
 
+def _without_tables(figure, page, folder, root):
+    """A figure whose tables are a page of their own."""
+    if len(figure["tables"]) < LITTLE:
+        return figure[0]
+    title, summary = TAGS.sub("", figure["title"]), figure["summary"]
+    language = LANGUAGE.search(page)
+    html = TABLES.format(language=language[1] if language else "", title=title, tables=figure["tables"])
+    address = root + _write(folder, f"{figure['id']}.html", policy.with_policy(html))
+    return f'{figure["before"]}<p><a href="{address}" data-fetched>{summary}</a></p></details></figure>'
+
+
 def _with_a_link(box, folder, root):
     name = NAME.search(box)[1]
 
     def linked(shown):
+        if len(shown[1]) < LITTLE:
+            return shown[0]
         address = root + _write(folder, f"{name}.txt", entities.unescape(shown[1]))
         return f'<pre><a href="{address}" data-fetched>{name}</a></pre>'
 

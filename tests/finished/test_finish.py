@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import time
 
@@ -363,7 +364,7 @@ def test_what_many_pages_carry_alike_is_fetched_once(tmp_path):
     formula = '<span class="math"><svg><use href="#g-a"/><use data-c="1" href="#g-{0}"/></svg></span>'
     sheet = '<svg class="math-glyphs" width="0"><defs><path id="g-a" d="m1"/><path id="g-{0}" d="m2"/></defs></svg>'
     file = '<details class="file" data-search-exclude>\n<summary>a.py</summary>\n<p>why</p>'
-    file += '<div class="highlight"><pre><span></span><code>x &lt; 1\n</code></pre></div></details>'
+    file += f'<div class="highlight"><pre><span></span><code>{"x &lt; 1" * once.LITTLE}\n</code></pre></div></details>'
     for number in range(once.MANY):
         body = icon.format(1) + icon.format(number + 2) + (formula + sheet).format(number) + file
         built(tmp_path, f"ja/layouts/{number}/index.html", body)
@@ -381,7 +382,7 @@ def test_what_many_pages_carry_alike_is_fetched_once(tmp_path):
     assert styles.startswith("p{color:red}\n")
     assert styles.count("M1z") == 1
     assert "M5z" not in styles
-    assert text.read_text("utf-8") == "x < 1\n"
+    assert text.read_text("utf-8") == "x < 1" * once.LITTLE + "\n"
     assert (
         f'<p>why</p><div class="highlight"><pre><a href="../../../assets/{text.name}" data-fetched>a.py</a></pre></div>'
         in html
@@ -414,3 +415,43 @@ def test_what_both_languages_share_comes_from_the_root_and_a_page_called_images_
     assert staging.from_the_root(html, page) == html.replace("../../images/icon", "../../../images/icon")
     home = '<img src="images/icon.svg"><a href="weights/images/">images</a>'
     assert staging.from_the_root(home, Page("en", "index.md")) == home.replace("images/icon", "../images/icon")
+
+
+def test_the_tables_of_a_figure_are_a_page_of_their_own(tmp_path):
+    table = "<table><tr><td>1</td></tr></table>"
+    figure = '<figure class="figure figure--bars" id="figure-a"><figcaption id="figure-a-title">A <i>B</i></figcaption>'
+    figure += '<svg></svg><details class="figure__numbers"><summary>表</summary><p id="figure-a-description">why</p>{}</details></figure>'
+    built(tmp_path, "ja/a/index.html", f'<html lang="ja">{figure.format(table * 30)}{figure.format(table)}')
+    once.take_out(tmp_path / "site")
+    (tables,) = (tmp_path / "site").glob("assets/*.html")
+    left = f'<p id="figure-a-description">why</p><p><a href="../../assets/{tables.name}" data-fetched>表</a></p></details></figure>'
+    html = (tmp_path / "site/ja/a/index.html").read_text("utf-8")
+    assert left in html
+    assert f"why</p>{table}</details></figure>" in html, "little is left where it is"
+    apart = tables.read_text("utf-8")
+    assert apart.count(table) == 30
+    assert '<html lang="ja">' in apart
+    assert "<title>A B</title>" in apart
+
+
+def test_scripts_and_what_they_read_are_files_and_the_policy_names_none(tmp_path):
+    page = '<!doctype html><html lang="{}"><head><meta charset="utf-8"><script>a()</script>\n<script>b()</script></head><body>'
+    page += '<script id="words" type="application/json">{{"a": "{}"}}</script><script id="own" type="application/json">{}</script>'
+    page += '<script src="x.js"></script><script type="module" src="y.js"></script></body></html>'
+    for language in ("ja", "en"):
+        for name in "pq":
+            built(tmp_path, f"{language}/{name}/index.html", policy.with_policy(page.format(language, language, name)))
+    built(tmp_path, "404.html", policy.with_policy(page.format("en", "en", "r")))
+    once.take_out(tmp_path / "site")
+    site = tmp_path / "site"
+    (scripts,), (data,) = site.glob("assets/page.*.js"), site.glob("assets/data.*.js")
+    assert scripts.read_text("utf-8") == "a()\nb()\n"
+    assert json.loads(data.read_text("utf-8").partition("Object.entries(")[2].partition("))document")[0]) == {
+        "words": {"en": '{"a": "en"}', "ja": '{"a": "ja"}'}
+    }
+    html = (site / "ja/p/index.html").read_text("utf-8")
+    assert f'<script src="../../assets/{scripts.name}"></script>' in html
+    filled = f'<script id="words" type="application/json"></script><script src="../../assets/{data.name}"></script>'
+    assert f'{filled}<script id="own" type="application/json">p</script>' in html, "what each page has of its own stays"
+    assert "sha256" not in html
+    assert "<script>a()</script>" in (site / "404.html").read_text("utf-8"), "it is shown at any address"

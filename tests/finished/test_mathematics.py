@@ -5,6 +5,7 @@ import html as entities
 import re
 from importlib import metadata
 from pathlib import Path
+from xml.etree import ElementTree
 
 import html5lib
 import markdown
@@ -340,3 +341,17 @@ def test_a_build_tells_every_wrong_formula_at_once(small):
     assert r"formula $\fracc$: Undefined control sequence \fracc" in done.said
     assert "formula $x_1_2$: Double subscripts" in done.said
     assert "Traceback" not in done.said
+
+
+def test_groups_of_one_thing_hand_their_place_to_it():
+    """The same places with half of the elements: what is moved, turned over or made smaller stands where it stood."""
+    letter = '<use href="#g-a"/>'
+    drawn = ElementTree.fromstring(
+        '<svg><g transform="scale(1,-1)"><g transform="translate(5,2)"><g/><g transform="translate(10.5 -0.5)">'
+        f'{letter}</g></g><g transform="translate(3,0) scale(0.7)">{letter}</g><g transform="translate(1)">{letter}{letter}</g></g></svg>'
+    )
+    mathematics._flat(drawn)
+    assert mathematics._text(drawn) == (
+        '<svg><g transform="scale(1,-1)"><use href="#g-a" x="15.5" y="1.5"/>'
+        f'<use href="#g-a" transform="translate(3,0) scale(0.7)"/><g transform="translate(1)">{letter}{letter}</g></g></svg>'
+    )

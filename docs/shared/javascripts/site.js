@@ -161,14 +161,19 @@ if (document.documentElement.classList.contains("coming")) {
   requestIdleCallback(come, { timeout: 500 });
 }
 
-// A whole file is fetched when its box is opened.
+// A whole file, or a figure's numbers, are fetched when their box is opened.
 for (const link of document.querySelectorAll("a[data-fetched]")) {
   link.closest("details").addEventListener("toggle", async () => {
     const answer = await fetch(link.href);
-    if (answer.ok) {
-      const code = document.createElement("code");
-      code.textContent = await answer.text();
-      link.replaceWith(code);
+    if (!answer.ok) {
+      return; // the link stands there still
+    }
+    const text = await answer.text();
+    if (link.closest(".figure__numbers")) {
+      const tables = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+      link.parentElement.replaceWith(...tables.childNodes);
+    } else {
+      link.replaceWith(Object.assign(document.createElement("code"), { textContent: text }));
     }
   }, { once: true });
 }
