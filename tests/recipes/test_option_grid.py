@@ -30,6 +30,8 @@ def opened(site, chromium):
         def go(language="en", query=""):
             page = chromium.new_page(viewport={"width": 360, "height": 700})
             browser.visit(page, f"{server.base}/{language}/layouts/grid/{query}")
+            page.locator("option-grid figure summary").click()
+            page.locator("option-grid figure table").first.wait_for()
             return page
 
         yield go

@@ -62,7 +62,7 @@ if (globalThis.HTMLElement) {
       this.options = optionsOf(this.dataset.options);
       this.cells = decode(this.dataset.cells, this.options);
       this.drawn = [...this.querySelectorAll("figure svg:not(.figure__legend)")].map((svg) => [...svg.querySelectorAll("g.n text")]);
-      this.tables = [...this.querySelectorAll("figure details table")].map((table) => [...table.querySelectorAll("tbody td")]);
+      this.addEventListener("fetched", () => this.show()); // the tables, once they are asked for
       this.line = speaker();
       const reset = html("button", { type: "button" }, this.strings.reset);
       reset.addEventListener("click", () => {
@@ -92,9 +92,10 @@ if (globalThis.HTMLElement) {
         left = left.filter((cell) => cell.choice[i] === wanted);
       }
       keep(Object.fromEntries(this.fields.map(({ name, value }) => [name, value])));
+      const tables = [...this.querySelectorAll("figure details table")].map((table) => [...table.querySelectorAll("tbody td")]);
       panels(left, this.options).forEach((rows, i) => {
         rows.flat().forEach((text, j) => {
-          for (const place of [this.drawn[i]?.[j], this.tables[i]?.[j]]) if (place) place.textContent = text;
+          for (const place of [this.drawn[i]?.[j], tables[i]?.[j]]) if (place) place.textContent = text;
         });
       });
       const dtype = this.options.findIndex(({ name }) => name === "dtype");

@@ -171,7 +171,9 @@ for (const link of document.querySelectorAll("a[data-fetched]")) {
     const text = await answer.text();
     if (link.closest(".figure__numbers")) {
       const tables = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+      const figure = link.closest("figure");
       link.parentElement.replaceWith(...tables.childNodes);
+      figure.dispatchEvent(new Event("fetched", { bubbles: true })); // an explorer writes numbers of its own into them
     } else {
       link.replaceWith(Object.assign(document.createElement("code"), { textContent: text }));
     }
