@@ -196,6 +196,15 @@ def test_a_row_over_the_patches_of_an_image():
     assert not [text for text in drawn_texts(whole) if "other" in text]
 
 
+def test_what_a_large_image_leaves_to_other_keys_is_in_its_table():
+    rows = [[0.25, *(0.75 * weight for weight in softmax_rows(1, 300, head)[0])] for head in range(20)]
+    markup = draw(kept("attention", {"w": rows}, grid=[15, 20], extra=1))
+    (strongest,) = tables(markup)
+    assert [row for row in strongest if "other keys: 0.25" in row] == [
+        [f"head {h}", "other keys: 0.25"] for h in range(20)
+    ]
+
+
 def test_texts_are_escaped_everywhere():
     evil = "<b>&\"'\x01"
     nodes = [{"id": "a", "text": evil, "shape": evil, "column": 0, "row": 0}]
@@ -395,6 +404,13 @@ REFUSED = {
         "have 3 keys, and 0 extra and a grid of 2 by 2 are 4",
     ),
     "grid of whole maps": (kept("attention", {"w": [GOOD]}, grid=[1, 3]), {}, r"needed is \(H, S\): one row a head"),
+    "fewer than no key": (
+        kept("attention", {"w": GOOD}, grid=[2, 2], extra=-1),
+        {},
+        r"extra at least 0: not \[2, 2\] and -1",
+    ),
+    "grid of no rows": (kept("attention", {"w": GOOD}, grid=[-1, -3]), {}, r"both at least 1.*not \[-1, -3\]"),
+    "grid of one number": (kept("attention", {"w": GOOD}, grid=3), {}, "not 3 and 0"),
     "extra without grid": (kept("attention", {"w": GOOD}, extra=1), {}, "there is no 'grid'"),
     "heads of the page": (kept("attention", {"w": [GOOD, GOOD]}), {"heads": ["one"]}, "2 heads, but 1"),
     "two tensors": (kept("attention", {"a": GOOD, "b": GOOD}), {}, "one tensor, not 2"),

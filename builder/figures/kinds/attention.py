@@ -10,8 +10,6 @@ from builder.figures.tables import few, shortened, table
 SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # Opacity from which a cell is too strong for light text in the dark scheme, and for dark text in the light one.
 DARK_TURNS, LIGHT_TURNS = 0.48, 0.68
-# Opacity from which a cell is too strong for light text in the dark scheme, and for dark text in the light one.
-DARK_TURNS, LIGHT_TURNS = 0.48, 0.68
 MOST_NUMBERS = 256
 MOST_COLUMNS = 24
 
@@ -100,7 +98,11 @@ def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[
 
 def over_a_grid(name: str, tensor: Array, labels: dict) -> tuple[list, list[float]]:
     """(a map (h, w) for each row of weights (H, S), what each row leaves to the `extra` keys before those of the grid)."""
-    (h, w), extra = labels["grid"], labels.get("extra", 0)
+    grid, extra = labels["grid"], labels.get("extra", 0)
+    sizes = grid if isinstance(grid, list) and len(grid) == 2 else [0]
+    if not (all(isinstance(n, int) and n > 0 for n in sizes) and isinstance(extra, int) and extra >= 0):
+        raise Refused(f"a grid is [h, w], both at least 1, and extra at least 0: not {grid} and {extra}")
+    h, w = grid
     if len(tensor.shape) != 2:
         raise Refused(
             f"attention weights {name!r} over a grid have shape {tensor.shape}, needed is (H, S): one row a head"
@@ -212,4 +214,5 @@ def tables(tensors: Tensors, labels: dict, texts: dict, words: dict[str, str], c
     lines, caption = few(
         lines, words, f"{texts['rows']}{words['colon']}{words['strongest']}{words['aside'].format(texts['columns'])}"
     )
-    yield table(caption, [texts["rows"], words["strongest"]], lines)
+    others = [[head or texts["weight"], note] for head, note in zip(heads, notes, strict=True) if note]
+    yield table(caption, [texts["rows"], words["strongest"]], others + lines)
