@@ -141,6 +141,15 @@ query = extra + 1 * w + 2  # the patch in row 1, column 2
 of_patch = attention_map(A[:, query], grid=(h, w), extra=extra)
 # --8<-- [end:picture]
 
+# --8<-- [start:own]
+*_, last = maps.values()  # the last layer's, (B, H, S, S)
+height, width = image.shape[-2:]
+grid = height // P, width // P
+assert (grid, last.shape[-1] - grid[0] * grid[1]) == ((h, w), extra)
+large = seen[0].repeat_interleave(P, 0).repeat_interleave(P, 1)
+assert torch.equal(large > large.mean(), pixels)
+# --8<-- [end:own]
+
 # --8<-- [start:extra]
 share = row[:, :extra].sum(-1)  # (H,) to class token and registers
 for head in range(H):
@@ -170,6 +179,9 @@ def rollout(maps):
 
 before = rollout(maps)
 torch.testing.assert_close(before.sum(-1), torch.ones(S))
+upside_down = rollout(dict(reversed(maps.items())))
+torch.testing.assert_close(upside_down.sum(-1), torch.ones(S))
+assert not torch.allclose(upside_down, before, atol=0.01)
 # --8<-- [end:rollout]
 
 # --8<-- [start:gradient]
@@ -185,6 +197,10 @@ def contributions(model, image):
 weights, shares = contributions(model, image)
 # --8<-- [end:gradient]
 assert not shares[:, 1:].any()  # guard: only_the_class_token_counts
+with torch.no_grad():
+    inner = tokens + model.layers[0](tokens)
+    beside = (inner[:, 0] + model.layers[1].out.bias).sum()  # goes past attention
+    torch.testing.assert_close(shares.sum() + beside, model(image).sum())  # guard: shares_add_up
 
 # --8<-- [start:bias]
 last = model.layers[1]
@@ -220,7 +236,7 @@ assert not nothing.any()  # guard: no_share_of_a_blind_model
 
 # --8<-- [start:pool]
 class Pool(nn.Module):
-    """(B, E, h, w) -> (B, E): the mean of the patches asks them."""
+    """(B, E, h, w) -> (B, E): the mean of the cells is token 0."""
 
     def __init__(self):
         super().__init__()
@@ -230,21 +246,33 @@ class Pool(nn.Module):
     def forward(self, x):
         x = x.flatten(2).mT  # (B, h * w, E)
         x = torch.cat([x.mean(1, keepdim=True), x], 1) + self.places
-        return self.attention(x[:, :1], x, x)[0][:, 0]
+        return self.attention(x, x, x)[0][:, 0]
 
 
 pool = Pool()
-with attention_weights(pool) as maps:
-    pool(torch.randn(1, E, h, w))
-asked = maps["attention"][0, :, 0]  # (H, 1 + h * w)
-print(f"{tuple(maps['attention'].shape)} of one query")
-torch.testing.assert_close(
-    asked[:, 1:].sum(-1), 1 - asked[:, 0])
+with attention_weights(pool, keep_grad=True) as maps:
+    score = pool(torch.randn(1, E, h, w)).sum()
+pooled = maps["attention"]
+(slope,) = torch.autograd.grad(score, pooled)
+read = slope.abs().sum((0, 1, 3)) > 0  # (1 + h * w,) of queries
+print(f"{tuple(pooled.shape)}, read: {read.nonzero().tolist()}")
 # --8<-- [end:pool]
+first = torch.arange(1 + h * w) == 0
+assert torch.equal(read, first)  # guard: the_mean_alone_is_read
 
-end = 3  # the end-of-text token; behind it is padding
-text = torch.randn(H, 5, 5).masked_fill(torch.ones(5, 5, dtype=torch.bool).triu(1), -torch.inf).softmax(-1)
-assert torch.equal(text[:, end] != 0, (torch.arange(5) <= end).expand(H, -1))  # guard: the_end_sees_all_but_padding
+# --8<-- [start:text]
+ids = torch.tensor([7, 3, 5, 9, 0, 0])  # 9 ends the text, 0 is padding
+end, L = ids.argmax().item(), len(ids)
+x = torch.randn(1, L, E)
+later = torch.ones(L, L, dtype=torch.bool).triu(1)
+text = nn.MultiheadAttention(E, H, batch_first=True)
+with attention_weights(text) as maps:
+    text(x, x, x, attn_mask=later)
+on_padding = maps[""][0, :, :, ids == 0].sum(-1)  # (H, L)
+assert on_padding[:, -1].min() > on_padding[:, end].max()
+print(f"last row: {on_padding[:, -1].mean():.2f} on padding")
+# --8<-- [end:text]
+assert not on_padding[:, end].any()  # guard: the_end_sees_no_padding
 
 # --8<-- [start:question]
 try:
