@@ -93,6 +93,10 @@ torch.testing.assert_close(
 assert not torch.allclose(
     tokens[0, by_columns], own + model.places[by_columns])
 # --8<-- [end:order]
+with torch.no_grad():
+    every = torch.stack([piece for band in image[0, 0].split(P) for piece in band.split(P, 1)])  # (h * w, P, P)
+    embedded = model.patches(every[:, None]).flatten(1)  # (h * w, E)
+    torch.testing.assert_close(tokens[0, extra:], embedded + model.places[extra:])  # guard: every_patch_in_its_place
 
 # --8<-- [start:record]
 with attention_weights(model) as maps:
@@ -140,12 +144,18 @@ of_class = attention_map(row, grid=(h, w), extra=extra)
 query = extra + 1 * w + 2  # the patch in row 1, column 2
 of_patch = attention_map(A[:, query], grid=(h, w), extra=extra)
 # --8<-- [end:picture]
+bare = tokens[0] - model.places
+cut = image[:, :, 1 * P : 1 * P + P, 2 * P : 2 * P + P]
+torch.testing.assert_close(bare[query], model.patches(cut).flatten())  # guard: the_query_is_that_patch
 
 # --8<-- [start:own]
 *_, last = maps.values()  # the last layer's, (B, H, S, S)
 height, width = image.shape[-2:]
 grid = height // P, width // P
-assert (grid, last.shape[-1] - grid[0] * grid[1]) == ((h, w), extra)
+prefix = last.shape[-1] - grid[0] * grid[1]
+assert (grid, prefix) == ((h, w), extra)
+attention_map(last[0, :, 0], grid=grid, extra=prefix)
+
 large = seen[0].repeat_interleave(P, 0).repeat_interleave(P, 1)
 assert torch.equal(large > large.mean(), pixels)
 # --8<-- [end:own]
@@ -255,7 +265,8 @@ with attention_weights(pool, keep_grad=True) as maps:
 pooled = maps["attention"]
 (slope,) = torch.autograd.grad(score, pooled)
 read = slope.abs().sum((0, 1, 3)) > 0  # (1 + h * w,) of queries
-print(f"{tuple(pooled.shape)}, read: {read.nonzero().tolist()}")
+rows = read.nonzero().flatten().tolist()
+print(f"{tuple(pooled.shape)}, rows that are read: {rows}")
 # --8<-- [end:pool]
 first = torch.arange(1 + h * w) == 0
 assert torch.equal(read, first)  # guard: the_mean_alone_is_read
