@@ -130,7 +130,7 @@ right_share = seen[0][bright].sum() / seen[0].sum()
 assert right_share > 0.95  # guard: the_head_finds_it
 wrong_rows = torch.stack([row[0], torch.cat([row[0, :extra], width_first[0].flatten()])])
 figure("twins", "attention", {"weights": wrong_rows}, labels={"grid": [h, w], "extra": extra})
-show("right_share", f"{100 * right_share:.0f}")
+show("right_share", f"{100 * right_share:.1f}")
 mean = row.mean(0)[extra:].view(h, w)
 mean_share = mean[bright].sum() / mean.sum()
 assert mean_share < right_share / 2  # guard: the_mean_hides_it
