@@ -149,8 +149,8 @@ if (label && sidebar) {
 const come = () => {
   const end = performance.now() + 5;
   let piece;
-  while (performance.now() < end && (piece = document.querySelector(".coming .md-content__inner > :not(.here, .claims-scroll)"))) {
-    piece.classList.add("here");
+  while (performance.now() < end && (piece = document.querySelector(".coming .md-content__inner > :not([data-here], .claims-scroll)"))) {
+    piece.dataset.here = ""; // no class: of tables, those that have none scroll
     document.body.offsetHeight;
   }
   if (piece) {
