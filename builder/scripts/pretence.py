@@ -110,7 +110,11 @@ def _empty(test, constants, imported):
         name = _name(test.func)
         if name in ("equal", "allclose"):  # whose they are is seen when they run
             return None
-        owner = test.func.value.id if isinstance(test.func, ast.Attribute) and _name(test.func.value) else None
+        owner = (
+            test.func.value.id
+            if isinstance(test.func, ast.Attribute) and isinstance(test.func.value, ast.Name)
+            else None
+        )
         if isinstance(test.func, ast.Name) and COMPARES.search(name):
             return f"what {name}() compares is not seen here: use ==, torch.equal or torch.testing.assert_close"
         if owner in imported - {"torch"}:

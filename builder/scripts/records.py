@@ -26,8 +26,10 @@ PARTS = ("out", "figures", "values", "claims")
 
 
 def digest(path: Path | str) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises OSError where there is none."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """The SHA-256 of a file, or of the names of the Python files in a folder, in hexadecimal. Raises OSError where there is none."""
+    path = Path(path)
+    said = "\n".join(sorted(one.name for one in path.glob("*.py"))).encode() if path.is_dir() else path.read_bytes()
+    return hashlib.sha256(said).hexdigest()
 
 
 @functools.cache

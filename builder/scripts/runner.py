@@ -278,10 +278,13 @@ def _rounded(value):
 
 
 def _watch_files(opened):
-    """Note every file of the project that the script opens: data is a dependency like an import."""
+    """Note every file of the project that the script opens, and every folder that it looks through: data is a dependency.
+
+    Not os.listdir, by which Python itself looks through the folders that it imports from.
+    """
 
     def note(event, arguments):
-        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+        if event in ("open", "os.scandir") and isinstance(arguments[0], str | bytes | os.PathLike):
             name = os.path.realpath(os.fsdecode(arguments[0]))
             if _is_source(name):
                 opened.add(name)
@@ -307,7 +310,7 @@ def _dependencies(opened, before):
     files = {
         Path(os.path.relpath(name, SNIPPETS)).as_posix(): records.digest(name)
         for name in sorted(files | opened)
-        if Path(name).is_file()
+        if Path(name).exists()
     }
     fresh = (
         {name.partition(".")[0] for name in set(sys.modules) - before}

@@ -151,6 +151,18 @@ def test_whatever_way_data_is_opened_it_is_a_dependency(small):
     assert "1 of 4 scripts to run" in small.build().said
 
 
+def test_a_folder_that_was_looked_through_is_a_dependency(small):
+    small.write("snippets/recipes/rows_a.py", "ROWS = 1\n")
+    small.replace(
+        "snippets/index.py",
+        'show("error"',
+        'import pathlib\n[*pathlib.Path("recipes").glob("rows_*.py")]\nshow("error"',
+    )
+    assert small.build().returncode == 0
+    small.write("snippets/recipes/rows_b.py", "ROWS = 2\n")
+    assert "snippets/index.py" in small.build().said
+
+
 def test_scripts_behind_a_link(small, tmp_path):
     """snippets/ may be a link: recipes are recipes, and dependencies are seen."""
     small.path("snippets").rename(tmp_path / "scripts")
