@@ -1,0 +1,130 @@
+"""Where the heads lie in other libraries' attention: one declaration a layout, one file a library.
+
+    layouts()["GPT-NeoX"].tensors  # {"query_key_value.weight": Part("qkv", "(n d) e"), ...}
+
+A tensor's axes are written as in einops, with these letters: e the width of the layer's input (or output), n the heads that
+lie in it one after the other, d the numbers of a head. Which head of which role is the first, the second, ... is the
+layout's `order`, a function of H heads of queries and K heads of keys and values.
+
+To add a library: a file layouts_NAME.py beside this one, with LAYOUTS, a list. Needs nothing but Python.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+Slots = list[tuple[str, int]]  # (role, head), in the order of the rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one tensor holds: the roles (q, k, v, o) of its heads, and its axes."""
+
+    roles: str
+    axes: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One library's attention layer. tensors: name -> Part; what is not among them (norms, sinks, positions) stays as it is."""
+
+    name: str
+    library: str
+    tensors: dict[str, Part]
+    order: Callable[[int, int], Slots]
+    version: str = ""
+    grouped: bool = False  # keys and values may have fewer heads than queries
+    tiled: bool = False  # query head h reads head h % K of the keys, not h // (H / K)
+    scale: str = "1/sqrt(d)"  # of the scores
+    rotary: str = ""  # "half" or "interleaved": which numbers of a head turn together
+    beside: tuple[str, ...] = ()  # what else the layer has: "norms", "sinks", "softcap", "positions", "scales"
+    misread: dict = field(default_factory=dict)  # fields of the reading that these names and shapes are most often taken for
+    mask: str = ""  # what True in a mask says
+    asks: str = ""  # how the library is asked for the weights
+
+
+# Orders
+
+
+def blocks(roles="qkv"):
+    """All heads of one role, then all of the next: torch, GPT-2."""
+
+    def order(H, K):
+        return [(role, h) for role in roles for h in range(H if role == "q" else K)]
+
+    return order
+
+
+def groups(H, K):
+    """Each head of keys behind the queries that read it, its values behind it: Falcon-40B; with K = H NeoX, BLOOM."""
+    r = H // K
+    return [slot for k in range(K) for slot in [*(("q", k * r + j) for j in range(r)), ("k", k), ("v", k)]]
+
+
+def shards(number, roles="qkv"):
+    """As many parts, in each some heads of every role: CodeGen, for tensor parallelism."""
+
+    def order(H, K):
+        each = {"q": H // number, "k": K // number, "v": K // number}
+        return [
+            (role, part * each[role] + h) for part in range(number) for role in roles for h in range(each[role])
+        ]
+
+    return order
+
+
+# Names
+
+
+def linear(name, roles):
+    """nn.Linear: weight (out, in)."""
+    return {f"{name}.weight": Part(roles, "(n d) e"), f"{name}.bias": Part(roles, "(n d)")}
+
+
+def turned(name, roles):
+    """Conv1D, Paddle's Linear, Haiku: weight (in, out)."""
+    return {f"{name}.weight": Part(roles, "e (n d)"), f"{name}.bias": Part(roles, "(n d)")}
+
+
+def kernel(name, roles):
+    """Keras, Flax: kernel (in, heads, head_dim)."""
+    return {f"{name}/kernel": Part(roles, "e n d"), f"{name}/bias": Part(roles, "n d")}
+
+
+def out(name):
+    """nn.Linear behind the heads: weight (out, in)."""
+    return {f"{name}.weight": Part("o", "e (n d)"), f"{name}.bias": Part("o", "e")}
+
+
+def out_turned(name):
+    """The same as (in, out)."""
+    return {f"{name}.weight": Part("o", "(n d) e"), f"{name}.bias": Part("o", "e")}
+
+
+def out_kernel(name):
+    """Keras, Flax: kernel (heads, head_dim, out)."""
+    return {f"{name}/kernel": Part("o", "n d e"), f"{name}/bias": Part("o", "e")}
+
+
+def apart(q, k, v, o, of=linear, end=out, without=""):
+    """Four projections of their own; without: the letters of those that have no bias."""
+    tensors = of(q, "q") | of(k, "k") | of(v, "v") | end(o)
+    return {n: p for n, p in tensors.items() if not (n.endswith("bias") and p.roles in without)}
+
+
+def fused(qkv, o, of=linear, end=out, bias=True):
+    """One projection of all three and one behind the heads."""
+    tensors = of(qkv, "qkv") | end(o)
+    return tensors if bias else {n: p for n, p in tensors.items() if not n.endswith("bias")}
+
+
+def layouts() -> dict[str, Layout]:
+    """Every layout of every file layouts_NAME.py beside this one, by name."""
+    found = {}
+    for path in sorted(Path(__file__).parent.glob("layouts_*.py")):
+        for layout in importlib.import_module(path.stem).LAYOUTS:
+            if layout.name in found:
+                raise ValueError(f"{path.name}: {layout.name!r} is there twice")
+            found[layout.name] = layout
+    return found

@@ -1,0 +1,296 @@
+"""convert.py and refit.py: into another layout and back, what is refused, and the same layer in other shapes."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from atlas import Layout, Part, blocks, groups, layouts, out, shards
+from compare_models import check
+from convert import convert, fitting, from_paper, to_paper
+from refit import FourLinears, NarrowHeads, clone_heads, fuse_lora, shard, split_lora
+from torch import nn
+
+B, L, S, E, H, K, D = 2, 5, 7, 24, 4, 2, 6
+
+
+@pytest.fixture(autouse=True)
+def double():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def attention(**options):
+    mha = nn.MultiheadAttention(E, H, batch_first=True, **options)
+    for parameter in mha.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return mha.eval()
+
+
+def test_kernels_of_keras_and_flax():
+    """One entry at a time, from the definition of a head's rows and columns."""
+    mha = attention()
+    made = convert(mha.state_dict(), "torch", "Keras", H)
+    for t, name in enumerate(("query", "key", "value")):
+        for h in range(H):
+            for d in range(D):
+                assert torch.equal(made[f"{name}/kernel"][:, h, d], mha.in_proj_weight[t * E + h * D + d])
+                assert made[f"{name}/bias"][h, d] == mha.in_proj_bias[t * E + h * D + d]
+    for h in range(H):
+        assert torch.equal(made["attention_output/kernel"][h], mha.out_proj.weight[:, h * D : h * D + D].T)
+    x = torch.randn(B, L, E)
+    q, k, v = (
+        torch.einsum("ble,ehd->bhld", x, made[f"{n}/kernel"]) + made[f"{n}/bias"][:, None]
+        for n in ("query", "key", "value")
+    )
+    output = torch.einsum("bhld,hde->ble", (q @ k.mT / D**0.5).softmax(-1) @ v, made["attention_output/kernel"])
+    torch.testing.assert_close(output + made["attention_output/bias"], mha(x, x, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("order", "rows"),
+    [
+        (blocks(), [(t, h) for t in range(3) for h in range(H)]),
+        (groups, [(t, h) for h in range(H) for t in range(3)]),
+        (shards(2), [(t, h) for g in range(2) for t in range(3) for h in (2 * g, 2 * g + 1)]),
+        (blocks("kvq"), [(t, h) for t in (1, 2, 0) for h in range(H)]),
+    ],
+    ids=["q|k|v", "head by head", "two groups of heads", "k|v|q"],
+)
+def test_orders_of_fused_rows(order, rows):
+    mha = attention(bias=False)
+    fused = torch.cat([mha.in_proj_weight[t * E + h * D : t * E + h * D + D] for t, h in rows])
+    theirs = Layout("theirs", "theirs", {"in_proj_weight": Part("qkv", "(n d) e")} | out("out_proj"), order)
+    given = {"in_proj_weight": fused.detach(), "out_proj.weight": mha.out_proj.weight.detach()}
+    made = convert(given, theirs, "torch", H)
+    assert torch.equal(made["in_proj_weight"], mha.in_proj_weight)
+    assert torch.equal(
+        from_paper(
+            to_paper(mha.state_dict(), "torch", H), replace(theirs, tensors={"w": theirs.tensors["in_proj_weight"]})
+        )["w"],
+        fused,
+    )
+
+
+def test_tokens_in_columns():
+    """Julia's column-major (3 D, H) blocks are rows head by head."""
+    mha, x = attention(bias=False), torch.randn(1, L, E)
+    rows = Layout("columns", "julia", {"W": Part("qkv", "(n d) e")}, groups)
+    W = from_paper(to_paper(mha.state_dict(), "torch", H), rows)["W"]
+    heads = []
+    for h in range(H):
+        q, k, v = (W @ x[0].T)[3 * D * h : 3 * D * (h + 1)].chunk(3)
+        heads.append(v @ (k.T @ q / D**0.5).softmax(0))
+    torch.testing.assert_close((mha.out_proj.weight @ torch.cat(heads)).T, mha(x, x, x)[0][0])
+
+
+def grouped():
+    names = {"query.weight": H * D, "key.weight": K * D, "value.weight": K * D}
+    state = {name: torch.randn(rows, E) / 3 for name, rows in names.items()} | {
+        "output.weight": torch.randn(E, H * D) / 3
+    }
+    return state, to_paper(state, "curated-transformers", H, K)
+
+
+def test_grouped_queries_their_maps_and_their_clones():
+    state, paper = grouped()
+    x = torch.randn(B, L, E)
+    output, A = paper.attend(x)
+    for i in range(H):
+        q = x @ state["query.weight"][D * i : D * i + D].T
+        k = x @ state["key.weight"][D * (i // 2) : D * (i // 2) + D].T
+        torch.testing.assert_close(A[:, i], (q @ k.mT / D**0.5).softmax(-1))
+    torch.testing.assert_close(clone_heads(paper).attend(x)[0], output)
+    assert len(clone_heads(paper).W_q) == 2 * H
+    mha = attention(bias=False)
+    mha.load_state_dict(from_paper(paper, "torch") | {}, strict=False)
+    torch.testing.assert_close(mha(x, x, x)[0], output)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_the_ranks_together_are_the_layer(ranks):
+    _, paper = grouped()
+    paper, x = replace(paper, b_o=torch.randn(E)), torch.randn(B, L, E)
+    parts = [shard(paper, rank, ranks) for rank in range(ranks)]
+    torch.testing.assert_close(sum(part.attend(x)[0] for part in parts), paper.attend(x)[0])
+    torch.testing.assert_close(torch.cat([part.attend(x)[1] for part in parts], 1), paper.attend(x)[1])
+    with pytest.raises(ValueError, match=r"ranks: expected a divisor of H, .* got 3"):
+        shard(paper, 0, 3)
+
+
+@pytest.mark.parametrize("layout", ["torch", "GPT-BigCode", "CodeGen"])
+def test_lora_fused_and_split(layout):
+    r, alpha = 2, 3.0
+    A, wide = torch.randn(r, E), torch.randn(3 * E, r)
+    parts = split_lora(A, wide, layout, H)
+    weights = to_paper({**_state(layout), _fused(layout): wide @ A}, layout, H)
+    for role, (a, b) in parts.items():
+        torch.testing.assert_close((b @ a).unflatten(0, (H, D)).mT, getattr(weights, f"W_{role}"))
+    pairs = {role: (torch.randn(r, E), torch.randn(E, r)) for role in "qkv"}
+    A3, B3, factor = fuse_lora(pairs, layout, H)
+    fused = to_paper({**_state(layout), _fused(layout): B3 @ A3 * (factor * alpha / len(A3))}, layout, H)
+    for role, (a, b) in pairs.items():
+        torch.testing.assert_close(getattr(fused, f"W_{role}"), (b @ a * (alpha / r)).unflatten(0, (H, D)).mT)
+    assert (len(A3), factor) == (3 * r, 3)
+    with pytest.raises(ValueError, match=r"pairs: expected one rank, got \[1, 2, 2\]"):
+        fuse_lora({**pairs, "q": (torch.randn(1, E), torch.randn(E, 1))}, layout, H)
+
+
+def _fused(layout):
+    return next(name for name, part in layouts()[layout].tensors.items() if part.roles == "qkv" and "e" in part.axes)
+
+
+def _state(layout):
+    return {
+        name: torch.zeros(E, E)
+        for name, part in layouts()[layout].tensors.items()
+        if part.roles == "o" and "n" in part.axes
+    }
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias": False}, {"kdim": 10, "vdim": 9}], ids=["packed", "no bias", "kdim, vdim"]
+)
+def test_four_linears_are_the_layer(options):
+    mha, x = attention(**options), torch.randn(B, L, E)
+    key, value = torch.randn(B, S, options.get("kdim", E)), torch.randn(B, S, options.get("vdim", E))
+    padding = torch.zeros(B, S, dtype=torch.bool)
+    padding[1, 5:] = True
+    future = torch.ones(L, S, dtype=torch.bool).triu(1)
+    four = FourLinears(mha)
+    assert [name for name, m in four.named_modules() if type(m) is nn.Linear] == [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+    ]
+    for masks in (
+        {},
+        {"key_padding_mask": padding},
+        {"attn_mask": future},
+        {"key_padding_mask": padding, "attn_mask": future},
+    ):
+        output, A = four(x, key, value, need_weights=True, **masks)
+        expected = mha(x, key, value, average_attn_weights=False, **masks)
+        torch.testing.assert_close((output, A), expected)
+        assert four(x, key, value, **masks)[1] is None
+    with pytest.raises(TypeError, match=r"key_padding_mask: expected True where hidden, got torch\.float64"):
+        four(x, key, value, key_padding_mask=torch.zeros(B, S))
+    with pytest.raises(ValueError, match="mha: expected no added keys"):
+        FourLinears(nn.MultiheadAttention(E, H, add_bias_kv=True))
+
+
+def test_heads_of_different_widths():
+    """Columns left out for good are the columns set to 0, at the old scale."""
+    mha, x = attention(), torch.randn(B, L, E)
+    kept = {0: [0, 2, 5], 1: list(range(D)), 2: [1], 3: [3, 4]}
+    narrow = NarrowHeads(to_paper(mha.state_dict(), "torch", H), kept)
+    assert sum(p.numel() for p in narrow.parameters()) < sum(p.numel() for p in mha.parameters())
+    left = torch.zeros(E)
+    left[[D * i + j for i, columns in kept.items() for j in columns]] = 1
+    with torch.no_grad():
+        mha.in_proj_weight.mul_(left.repeat(3)[:, None])
+        mha.in_proj_bias.mul_(left.repeat(3))
+    torch.testing.assert_close(narrow(x), mha(x, x, x)[0])
+
+
+def test_a_bias_of_the_values_goes_into_that_of_the_output():
+    mha, x = attention(), torch.randn(B, L, E)
+    paper = to_paper(mha.state_dict(), "torch", H)
+    made = from_paper(replace(paper, b_q=torch.zeros(H, D)), "GPT-Neo")
+    assert sorted(name for name in made if "bias" in name) == ["out_proj.bias"]
+    again = to_paper(made, "GPT-Neo", H)
+    torch.testing.assert_close(again.attend(x), replace(paper, b_q=torch.zeros(H, D)).attend(x))
+    with pytest.raises(ValueError, match="b_q: expected zeros, for GPT-Neo has no place for it"):
+        from_paper(paper, "GPT-Neo")
+
+
+def test_scales_differ():
+    """T5 divides by nothing: its queries are smaller by as much."""
+    paper, x = to_paper(attention(bias=False).state_dict(), "torch", H), torch.randn(B, L, E)
+    t5 = from_paper(paper, "T5")
+    torch.testing.assert_close(t5["q.weight"] * math.sqrt(D), paper.W_q.mT.flatten(0, 1))
+    torch.testing.assert_close(to_paper(t5, "T5", H).attend(x), paper.attend(x))
+
+
+def test_rotary_pairs_are_sorted():
+    """transformers' LLaMA turns halves, Meta's pairs: the rows of q and k are sorted, those of v and o are not."""
+    state = {f"{role}_proj.weight": torch.randn(n * D, E) / 3 for role, n in (("q", H), ("k", K), ("v", K))}
+    state["o_proj.weight"] = torch.randn(E, E) / 3
+    meta = convert(state, "LLaMA", "LLaMA, Meta's file", H, K)
+    by_hand = state["q_proj.weight"].view(H, 2, D // 2, E).transpose(1, 2).reshape(H * D, E)
+    assert torch.equal(meta["wq.weight"], by_hand)
+    assert torch.equal(meta["wv.weight"], state["v_proj.weight"])
+    x = torch.randn(B, L, E)
+    torch.testing.assert_close(
+        to_paper(meta, "LLaMA, Meta's file", H, K).attend(x), to_paper(state, "LLaMA", H, K).attend(x)
+    )
+    back = convert(meta, "LLaMA, Meta's file", "LLaMA", H, K)
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items() if name in back)
+    as_pairs, _ = to_paper(state, replace(layouts()["LLaMA"], rotary="interleaved"), H, K).attend(x)
+    assert not torch.allclose(as_pairs, to_paper(state, "LLaMA", H, K).attend(x)[0], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda s: s.pop("c_proj.weight"), r"c_proj\.weight: expected, and not among c_attn\.weight"),
+        (
+            lambda s: s.update({"c_attn.weight": torch.zeros(70, E)}),
+            r"c_attn\.weight: expected 12 heads of one width, got \(70, 24\)",
+        ),
+        (
+            lambda s: s.update({"c_attn.weight": torch.zeros(72)}),
+            r"c_attn\.weight: expected 2 axes, \(n d\) e, got \(72,\)",
+        ),
+    ],
+)
+def test_what_is_missing_or_does_not_fit_is_named(change, told):
+    state = convert(attention().state_dict(), "torch", "GPT-BigCode", H)
+    change(state)
+    with pytest.raises(ValueError, match=told):
+        to_paper(state, "GPT-BigCode", H)
+
+
+def test_the_likely_layout_is_named():
+    state = convert(attention().state_dict(), "torch", "BART", H)
+    with pytest.raises(ValueError, match=r"names and shapes are those of .*Paddle.*BART"):
+        to_paper(state, "torch", H)
+    assert {"BART", "Paddle"} <= set(fitting(state, H, H))
+    with pytest.raises(ValueError, match=r"layout: expected a name of atlas\.layouts\(\), got 'GTP-2'"):
+        to_paper(state, "GTP-2", H)
+    with pytest.raises(ValueError, match="target: BLOOM has positions, torch has not"):
+        convert(state, "BLOOM", "torch", H)
+    with pytest.raises(ValueError, match="num_key_value_heads: expected 4, got 2"):
+        to_paper(state, "BART", H, 2)
+
+
+def test_every_layout_says_what_it_is():
+    for name, layout in layouts().items():
+        assert name == layout.name
+        assert {role for part in layout.tensors.values() for role in part.roles} == set("qkvo"), name
+        assert sorted(layout.order(H, H)) == sorted((role, h) for role in "qkv" for h in range(H)), name
+        for tensor, part in layout.tensors.items():
+            assert re.fullmatch(r"(\(n d\)|n d|e \(n d\)|\(n d\) e|e n d|n d e|n e d|e)", part.axes), (name, tensor)
+
+
+def test_models_are_compared_layer_by_layer():
+    def model():
+        return nn.Sequential(nn.Linear(E, E), nn.Linear(E, E), nn.Linear(E, E))
+
+    one, x = model(), torch.randn(B, E)
+    two = model()
+    two.load_state_dict(one.state_dict())
+    assert check(one, two, x, layers=("?", "?"))
+    with torch.no_grad():
+        two[1].weight += 1
+    report = check(one, two, x, layers=("?", "?"))
+    assert not report
+    assert report.parts_at == "1 and 1"
+    assert report.error > 1
+    two[1] = nn.Linear(E, 3)
+    two[2] = nn.Linear(3, E)
+    assert check(one, two, x, layers=("?", "?")).parts_at == "1 and 1", "shapes that differ are a difference"
