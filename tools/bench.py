@@ -32,6 +32,8 @@ COPIED = (
     "docs",
     "snippets",
     "tests",
+    "tools",  # what records were made with
+    "requirements-libraries.txt",
     "mkdocs_adapter.py",
     "mkdocs.yml",
     "README.md",
@@ -171,9 +173,12 @@ plugins: [search]
 markdown_extensions:
   [admonition, attr_list, def_list, md_in_html, tables, toc, pymdownx.details, pymdownx.highlight, pymdownx.superfences]
 """
-SPHINX = (
-    "extensions = ['myst_parser']\nmyst_enable_extensions = ['attrs_inline', 'deflist']\nsuppress_warnings = ['*']\n"
-)
+SPHINX = """
+extensions = ["myst_parser"]
+root_doc = "en/index"
+myst_enable_extensions = ["attrs_inline", "deflist"]
+suppress_warnings = ["*"]
+"""
 
 
 def peers(folder, programs):

@@ -73,8 +73,8 @@ def tensor_of(heads: Tensor, axes: str) -> Tensor:
 # --8<-- [end:cells]
 
 
-def refuse(name, expected, tensor, hint=""):
-    raise ValueError(f"{name}: expected {expected}, got {tuple(tensor.shape)}{hint}")
+def refuse(name, expected, tensor):
+    raise ValueError(f"{name}: expected {expected}, got {tuple(tensor.shape)}")
 
 
 def fitting(state: State, H: int, K: int, prefix="") -> list[str]:
