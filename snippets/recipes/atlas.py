@@ -38,7 +38,8 @@ class Layout:
     tiled: bool = False  # query head h reads head h % K of the keys, not h // (H / K)
     scale: str = "1/sqrt(d)"  # of the scores
     rotary: str = ""  # "half" or "interleaved": which numbers of a head turn together
-    beside: tuple[str, ...] = ()  # what else the layer has: "norms", "sinks", "softcap", "positions", "scales"
+    # what else the layer has: "norms", "sinks", "softcap", "positions", "scale" (one of its own), "scales" (of heads)
+    beside: tuple[str, ...] = ()
     misread: dict = field(default_factory=dict)  # fields of the reading that these names and shapes are most often taken for
     mask: str = ""  # what True in a mask says
     asks: str = ""  # how the library is asked for the weights

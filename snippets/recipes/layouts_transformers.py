@@ -30,7 +30,7 @@ LAYOUTS = [
     Row("Qwen2", tensors=apart(*QKVO, without="o"), order=blocks(), grouped=True, rotary="half", misread=PAIRS),
     Row("Qwen3", tensors=apart(*QKVO), order=blocks(), grouped=True, rotary="half", beside=("norms",), misread=PAIRS),
     Row("OLMo-2", tensors=apart(*QKVO, without="qkvo"), order=blocks(), grouped=True, rotary="half", beside=("norms",), misread=PAIRS),
-    Row("Gemma 2", tensors=apart(*QKVO), order=blocks(), grouped=True, rotary="half", beside=("softcap",), misread=PAIRS),
+    Row("Gemma 2", tensors=apart(*QKVO), order=blocks(), grouped=True, rotary="half", beside=("scale", "softcap"), misread=PAIRS),
     Row("gpt-oss", tensors=apart(*QKVO), order=blocks(), grouped=True, rotary="half", beside=("sinks",), misread=PAIRS),
     Row("Cohere", tensors=apart(*QKVO, without="qkvo"), order=blocks(), grouped=True, rotary="interleaved", misread=HALF),
     # one tensor, the heads of a role together
