@@ -254,20 +254,18 @@ def in_its_own_way(layout, state, x, K):
         if part.roles == "o":
             continue
         if "e" not in part.axes:
-            vectors = state[name].view(-1, D) if layout.order is not groups or part.roles != "qkv" else None
-            biases[part.roles] = state[name].flatten() if vectors is None else vectors
+            biases[part.roles] = state[name].flatten()
             continue
         fused = projected(x, state[name], part.axes)
-        own = next((state[n].flatten() for n, p in layout.tensors.items() if p.roles == part.roles and "e" not in p.axes), None)
-        fused = fused if own is None else fused + own
+        fused = fused + sum(state[n].flatten() for n, p in layout.tensors.items() if p.roles == part.roles and "e" not in p.axes)
         if part.roles == "qkv":
             parts |= zip("qkv", split(fused, layout, K), strict=True)
         else:
             parts |= zip(part.roles, (p.unflatten(-1, (-1, D)) for p in fused.chunk(len(part.roles), -1)), strict=True)
     whole = {part.roles for part in layout.tensors.values() if "e" in part.axes}
-    for roles, vectors in biases.items():  # of other parts than the weights: in_proj_bias beside q_proj_weight
+    for roles, bias in biases.items():  # of other parts than the weights: in_proj_bias beside q_proj_weight
         if roles not in whole:
-            for role, vector in zip(roles, vectors.split([H if r == "q" else K for r in roles]), strict=True):
+            for role, vector in zip(roles, bias.view(-1, D).split([H if r == "q" else K for r in roles]), strict=True):
                 parts[role] = parts[role] + vector
     q, k, v = (parts[role].transpose(1, 2) for role in "qkv")
     if layout.rotary:
@@ -287,14 +285,15 @@ for name, layout in layouts().items():
     state = drawn(layout, K)
     paper = to_paper(state, layout, H, K)
     output, _ = paper.attend(x)
-    torch.testing.assert_close(output, in_its_own_way(layout, state, x, K))  # guard: every_layout_is_the_papers
+    own = in_its_own_way(layout, state, x, K)
+    torch.testing.assert_close(output, own)  # guard: every_layout_is_the_papers
     for tensor_name, tensor in from_paper(paper, layout).items():
         assert torch.equal(tensor, state[tensor_name])  # guard: there_and_back_bit_for_bit
     if layout.misread:
         wrong, _ = to_paper(state, replace(layout, **layout.misread), H, K).attend(x)
         assert not torch.allclose(wrong, output, atol=0.5)  # guard: the_wrong_reading_differs
         least, misread = min(least, (wrong - output).abs().max().item()), misread + 1
-    worst = max(worst, (output - in_its_own_way(layout, state, x, K)).abs().max().item())
+    worst = max(worst, (output - own).abs().max().item())
 assert worst < 1e-12  # guard: to_rounding
 show("layouts", len(layouts()))
 show("libraries", len({layout.library for layout in layouts().values()}))

@@ -93,10 +93,16 @@ def first_weight(layout: Layout) -> str:
     return next(name for name, part in layout.tensors.items() if "e" in part.axes)
 
 
+def layers_of(state: State, layout: Layout, within="") -> list[str]:
+    """What the names of each layer's tensors begin with, where they begin with `within`."""
+    first = first_weight(layout)
+    found = [name.removesuffix(first) for name in state if name.startswith(within) and name.endswith(first)]
+    return [layer for layer in found if not layer or layer[-1] in "./"]
+
+
 def likely(state: State, H: int, K: int) -> str:
     """The end of an error: layouts that some layer of the state dict could have."""
-    firsts = {first_weight(layout) for layout in layouts().values()}
-    prefixes = {name.removesuffix(first) for first in firsts for name in state if name.endswith(first)}
+    prefixes = {layer for layout in layouts().values() for layer in layers_of(state, layout)}
     found = sorted({name for prefix in sorted(prefixes)[:4] for name in fitting(state, H, K, prefix)})
     return f"; names and shapes are those of {', '.join(found[:6])}" if found else ""
 
@@ -221,23 +227,18 @@ def convert(
     if lacking := set(source.beside) - set(target.beside):
         has = f"{source.name} has {', '.join(sorted(lacking))}"
         raise ValueError(f"target: {has}, {target.name} has not")
-    first = first_weight(source)
-    layers = [
-        name.removesuffix(first) for name in state
-        if name.startswith(prefix) and name.endswith(first)
-    ]  # fmt: skip
+    layers = layers_of(state, source, prefix)
     if not layers:
+        first = first_weight(source)
         some = ", ".join(list(state)[:12])
         hint = likely(state, num_heads, num_key_value_heads or num_heads)
         raise ValueError(f"state: expected {prefix}...{first}, got {some}{hint}")
-    made, converted = {}, {
-        layer + name for layer in layers for name in source.tensors
-    }  # fmt: skip
+    converted = {}  # what the first tensor of a layer becomes; the others become nothing more
+    for layer in layers:
+        paper = to_paper(state, source, num_heads, num_key_value_heads, layer)
+        tensors = {layer + name: tensor for name, tensor in from_paper(paper, target).items()}
+        converted |= {layer + name: {} for name in source.tensors} | {layer + first_weight(source): tensors}
+    made = {}
     for name, tensor in state.items():
-        if name not in converted:
-            made[name] = tensor
-        if name.removesuffix(first) in layers and name.endswith(first):
-            layer, sizes = name.removesuffix(first), (num_heads, num_key_value_heads)
-            paper = to_paper(state, source, *sizes, layer)
-            made |= {layer + n: t for n, t in from_paper(paper, target).items()}
+        made |= converted.get(name, {name: tensor})
     return made

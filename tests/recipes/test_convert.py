@@ -268,6 +268,18 @@ def test_the_likely_layout_is_named():
         to_paper(state, "BART", H, 2)
 
 
+def test_a_name_that_ends_alike_is_no_layer():
+    """query.weight is not the end of subquery.weight, and what is no layer stays where it stood."""
+    layer = convert(attention(bias=False).state_dict(), "torch", "openai-whisper", H)
+    given = {
+        "a.weight": torch.randn(3),
+        **{f"x.{name}": tensor for name, tensor in layer.items()},
+        "subquery.weight": torch.randn(3),
+    }
+    made = convert(given, "openai-whisper", "torch", H)
+    assert list(made) == ["a.weight", *(f"x.{name}" for name in layouts()["torch"].tensors), "subquery.weight"]
+
+
 def test_every_layout_says_what_it_is():
     for name, layout in layouts().items():
         assert name == layout.name
