@@ -50,6 +50,25 @@ def test_every_command_is_run_by_a_test_of_this_file():
     assert sorted({*RUN_HERE, "make test"}) == sorted(set(COMMANDS["README.md"]))
 
 
+def test_the_pages_that_lean_on_more_than_their_build_are_counted_alike():
+    """The about page links to each of them; the home page and the READMEs say how many there are."""
+    for language, readme, count in (
+        ("en", "README.md", r"(\w+) pages lean"),
+        ("ja", "README.ja.md", r"そろわないページが(\w)つ"),
+    ):
+        about, home = (
+            (ROOT / "docs" / language / f"{page}.md").read_text(encoding="utf-8") for page in ("about", "index")
+        )
+        told = {re.search(count, text)[1] for text in (about, home, (ROOT / readme).read_text(encoding="utf-8"))}
+        listed = next(line for line in about.splitlines() if re.search(count, line))
+        pages = set(re.findall(r"\]\(([\w/-]+\.md)", listed))
+        words = {
+            "en": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+            "ja": list("0123456789"),
+        }
+        assert told == {words[language][len(pages)]}
+
+
 def test_what_the_readme_names_is_there():
     for name in COMMANDS:
         text = (ROOT / name).read_text(encoding="utf-8")
