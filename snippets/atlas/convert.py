@@ -191,7 +191,7 @@ for rank in (2, 3):
 
 # --8<-- [start:list]
 for name, one in layouts().items():
-    order = one.order.__name__.replace("order", "blocks")
+    order = one.order.__name__.removesuffix(" qkv")
     order = f"{order}, K < H" if one.grouped else order
     more = ", ".join(filter(None, [one.rotary, *one.beside]))
     print(f"{name:42}{order:16}{more}".rstrip())
@@ -201,8 +201,7 @@ for name, one in layouts().items():
 import math
 from dataclasses import replace
 
-from atlas import groups
-from convert import axes_of
+from atlas import axes_of, groups
 from torch.nn import functional as F
 
 

@@ -10,6 +10,7 @@ To add a library: a file layouts_NAME.py beside this one, with LAYOUTS, a list. 
 """
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class Layout:
     misread: dict = field(default_factory=dict)  # fields of the reading that these names and shapes are most often taken for
     mask: str = ""  # what True in a mask says
     asks: str = ""  # how the library is asked for the weights
+    models: tuple[str, ...] = ()  # what config.json calls models that have it; "gguf/...", what a GGUF file does
+    signs: tuple[str, ...] = ()  # tensors beside these that no other layout of the same names has
 
 
 # Orders
@@ -54,6 +57,7 @@ def blocks(roles="qkv"):
     def order(H, K):
         return [(role, h) for role in roles for h in range(H if role == "q" else K)]
 
+    order.__name__ = f"blocks {roles}"
     return order
 
 
@@ -61,6 +65,12 @@ def groups(H, K):
     """Each head of keys behind the queries that read it, its values behind it: Falcon-40B; with K = H NeoX, BLOOM."""
     r = H // K
     return [slot for k in range(K) for slot in [*(("q", k * r + j) for j in range(r)), ("k", k), ("v", k)]]
+
+
+def dealt(H, K):
+    """Query head h reads key head h % K: x-transformers. The paper's heads stand beside those they share keys with."""
+    r = H // K
+    return [("q", (h % K) * r + h // K) for h in range(H)] + [(role, k) for role in "kv" for k in range(K)]
 
 
 def shards(number, roles="qkv"):
@@ -72,7 +82,24 @@ def shards(number, roles="qkv"):
             (role, part * each[role] + h) for part in range(number) for role in roles for h in range(each[role])
         ]
 
+    order.__name__ = f"shards {number} {roles}"
     return order
+
+
+# Heads of a tensor
+
+
+def slots_of(layout: Layout, roles: str, H: int, K: int) -> Slots:
+    """(role, head) of the heads in a tensor, in their order."""
+    if roles == "o":
+        queries = [h for role, h in layout.order(H, K) if role == "q"]
+        return [("o", h) for h in (queries if layout.tiled else range(H))]
+    return [slot for slot in layout.order(H, K) if slot[0] in roles]
+
+
+def axes_of(axes: str) -> list[list[str]]:
+    """'(n d) e' -> [['n', 'd'], ['e']]"""
+    return [(inside or alone).split() for inside, alone in re.findall(r"\(([^)]*)\)|(\S+)", axes)]
 
 
 # Names

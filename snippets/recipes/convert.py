@@ -9,11 +9,10 @@ that was not there is zero, and one that the target has no place for is folded i
 Letters: H heads of queries, K of keys and values, E embed_dim, D head_dim. Needs paper_heads.py, atlas.py and layouts_*.py beside it.
 """
 
-import re
 from dataclasses import replace
 
 import torch
-from atlas import Layout, layouts
+from atlas import Layout, axes_of, layouts, slots_of
 from paper_heads import Paper
 from torch import Tensor
 
@@ -29,19 +28,6 @@ def known(layout) -> Layout:
         alike = [name for name in there if str(layout).lower() in name.lower()] or sorted(there)
         raise ValueError(f"layout: expected a name of atlas.layouts(), got {layout!r}; there are {', '.join(alike)}")
     return there[layout]
-
-
-def slots_of(layout: Layout, roles: str, H: int, K: int) -> list[tuple[str, int]]:
-    """(role, head) of the heads in a tensor, in their order."""
-    if roles == "o":
-        queries = [h for role, h in layout.order(H, K) if role == "q"]
-        return [("o", h) for h in (queries if layout.tiled else range(H))]
-    return [slot for slot in layout.order(H, K) if slot[0] in roles]
-
-
-def axes_of(axes: str) -> list[list[str]]:
-    """'(n d) e' -> [['n', 'd'], ['e']]"""
-    return [(inside or alone).split() for inside, alone in re.findall(r"\(([^)]*)\)|(\S+)", axes)]
 
 
 # --8<-- [start:cells]

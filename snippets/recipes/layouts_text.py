@@ -3,7 +3,7 @@ Megatron-Core 0.16.1, nanoGPT, TransformerLens 2.16.1."""
 
 from functools import partial
 
-from atlas import Layout, Part, apart, blocks, fused, groups, linear, out
+from atlas import Layout, Part, apart, blocks, dealt, fused, groups, linear, out
 
 FAIR = apart("q_proj", "k_proj", "v_proj", "out_proj")
 X = {f"to_{role}.weight": Part(role, "(n d) e") for role in "qkv"} | {"to_out.weight": Part("o", "e (n d)")}
@@ -11,12 +11,6 @@ LENS = {f"W_{role.upper()}": Part(role, "n e d") for role in "qkv"} | {f"b_{role
 LENS |= {"W_O": Part("o", "n d e"), "b_O": Part("o", "e")}
 BLOCKS, PER_HEAD = {"order": blocks()}, {"order": groups}
 HALF, PAIRS = {"rotary": "half"}, {"rotary": "interleaved"}
-
-
-def dealt(H, K):
-    """x-transformers: query head h reads key head h % K. The paper's heads stand beside those they share keys with."""
-    r = H // K
-    return [("q", (h % K) * r + h // K) for h in range(H)] + [(role, k) for role in "kv" for k in range(K)]
 
 
 fair = partial(Layout, mask="hidden", asks="need_head_weights=True")

@@ -17,12 +17,12 @@ diffusers = partial(Layout, library="diffusers", order=blocks(), version="0.42.1
 
 LAYOUTS = [
     timm("timm", tensors=fused("qkv", "proj")),
-    timm("timm, norms", tensors=fused("qkv", "proj"), beside=("norms",)),
-    timm("timm BEiT", tensors=BEIT, beside=("positions",)),
+    timm("timm, norms", signs=("q_norm.weight",), tensors=fused("qkv", "proj"), beside=("norms",)),
+    timm("timm BEiT", signs=("q_bias",), tensors=BEIT, beside=("positions",)),
     open_clip("open_clip"),
-    open_clip("open_clip, scaled heads", beside=("scales",)),
+    open_clip("open_clip, scaled heads", signs=("head_scale",), beside=("scales",)),
     Layout("vit-pytorch", "vit-pytorch", VIT_PYTORCH, blocks(), "1.26.11", beside=("norms",), misread=PER_HEAD),
-    sam("SAM, image", tensors=fused("qkv", "proj"), beside=("positions",), misread=PER_HEAD),
+    sam("SAM, image", signs=("rel_pos_h",), tensors=fused("qkv", "proj"), beside=("positions",), misread=PER_HEAD),
     sam("SAM, decoder", tensors=apart("q_proj", "k_proj", "v_proj", "out_proj")),
     diffusers("diffusers", tensors=apart("to_q", "to_k", "to_v", "to_out.0")),
     diffusers("diffusers, fused", tensors=linear("to_qkv", "qkv") | out("to_out.0"), misread=PER_HEAD),

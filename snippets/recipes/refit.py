@@ -7,7 +7,8 @@ needs beside it.
 from dataclasses import replace
 
 import torch
-from convert import cells, known, slots_of, tensor_of
+from atlas import slots_of
+from convert import cells, known, tensor_of
 from paper_heads import Paper
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention

@@ -1,0 +1,260 @@
+"""Which layout a checkpoint has, from the names and shapes of its tensors: no number is read, nothing is loaded.
+
+    tensors, config = header("model.safetensors")  # {name: shape}, and config.json beside it
+    for layer in find(tensors, config):
+        print(layer.prefix, layer.number, [reading.layouts for reading in layer.readings])
+        print(layer.where("q", 2, num_heads=12))  # state["..."][24:36].T
+
+One reading: names and shapes allow no other that atlas.py knows. Several: they do not tell, and what does is said.
+The browser's detective has the same rules and the same layouts. Needs headers.py, atlas.py and layouts_*.py beside it.
+"""
+
+import argparse
+import re
+from dataclasses import dataclass, field
+
+from atlas import Layout, Part, axes_of, blocks, groups, layouts, slots_of
+from attention_names import Shapes, heads_in, heads_said
+from attention_names import layers as layers_of
+
+COMMON = ("torch", "transformers")  # named first
+BIAS = {"weight": "bias", "kernel": "bias", "w": "b"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a layer's matrices, and the names of the layouts that read so; none: no layout has these names."""
+
+    layout: Layout
+    base: str  # what the full names have before the layout's own
+    layouts: tuple[str, ...] = ()
+
+    def part(self, name: str) -> Part:
+        return self.layout.tensors[name.removeprefix(self.base)]
+
+
+@dataclass
+class Layer:
+    """Layers of one kind; the names are those of the first."""
+
+    prefix: str
+    names: dict[str, str]  # roles ("q", "qkv", "o", ...) -> full name
+    shapes: Shapes
+    readings: list[Reading] = field(default_factory=list)
+    number: int = 1
+    num_heads: int | None = None
+
+    @property
+    def sure(self) -> bool:
+        return len(self.readings) == 1
+
+    def size(self, reading: Reading, roles: str, letter: str) -> int:
+        """Of the tensor of these roles: "e", the width of the layer, or "nd", the numbers of all its heads."""
+        name = self.names[roles]
+        return sizes(reading.part(name).axes, self.shapes[name])[letter]
+
+    def heads_of_keys(self, reading: Reading, num_heads: int) -> tuple[int, int]:
+        """K and D. Raises ValueError if the shapes are not those of so many heads."""
+        role = next(role for role in ("k", "kv", "qkv") if role in self.names)
+        width = next((self.size(reading, one, "nd") for one in "qo" if one in self.names), None)
+        D, rest = divmod(width or self.size(reading, "qkv", "e"), num_heads)
+        rows = self.size(reading, role, "nd") / D if D else 0
+        K = {"k": rows, "kv": rows / 2, "qkv": (rows - num_heads) / 2}[role]
+        if rest or K < 1 or num_heads % K:
+            name = self.names[role]
+            raise ValueError(f"num_heads: expected heads that fit {name} {self.shapes[name]}, got {num_heads}")
+        return int(K), D
+
+    def where(self, role: str, head: int, num_heads: int, reading: Reading | None = None) -> str:
+        """W_i of a role (q, k, v, o) in the paper's orientation, as an expression."""
+        reading = reading or self.readings[0]
+        K, D = self.heads_of_keys(reading, num_heads)
+        name = next(name for roles, name in self.names.items() if role in roles)
+        part = reading.part(name)
+        n = slots_of(reading.layout, part.roles, num_heads, K).index((role, head))
+        rows = f"{n * D}:{n * D + D}"
+        cut = {
+            "(n d) e": rows, "e (n d)": f":, {rows}", "e n d": f":, {n}", "n e d": n, "n d e": n,
+        }[part.axes]  # fmt: skip
+        turned = {"(n d) e": role != "o", "e (n d)": role == "o", "e n d": role == "o"}
+        return f'state["{name}"][{cut}]{".T" if turned.get(part.axes) else ""}'
+
+
+def sizes(axes: str, shape) -> dict[str, int]:
+    """{"e": E, "nd": the numbers of all heads}"""
+    found = {"e": 1, "nd": 1}
+    for axis, size in zip(axes_of(axes), shape, strict=True):
+        found["e" if axis == ["e"] else "nd"] *= size
+    return found
+
+
+def fits(layout: Layout, main: str, tensors: Shapes) -> str | None:
+    """What the names begin with, if all matrices of a layout are there; main: the tensor of the queries."""
+    matrices = {name: part for name, part in layout.tensors.items() if "n" in part.axes and "e" in part.axes}
+    first = next(name for name, part in matrices.items() if "q" in part.roles)
+    base = main.removesuffix(first)
+    if not main.endswith(first) or (base and base[-1] not in "./"):
+        return None
+    if any(len(tensors.get(base + name, ())) != len(axes_of(part.axes)) for name, part in matrices.items()):
+        return None
+    of = {part.roles: sizes(part.axes, tensors[base + name]) for name, part in matrices.items()}
+    width = of["o"]["nd"]
+    if "qkv" in of:
+        rows = of["qkv"]["nd"]
+        fitting = rows == 3 * width or (layout.grouped and width < rows < 3 * width)
+    elif "kv" in of:
+        fitting = of["q"]["nd"] == width and of["kv"]["nd"] == 2 * width
+    else:
+        q, k, v = (of[role]["nd"] for role in "qkv")
+        fitting = q == width and k == v and (k == q or (layout.grouped and q % k == 0))
+    return base if fitting else None
+
+
+def one_width(layout: Layout, base: str, tensors: Shapes) -> bool:
+    """Whether queries, keys, values and output are read as of one width: what comes from elsewhere may have another."""
+    matrices = {name: part for name, part in layout.tensors.items() if "n" in part.axes and "e" in part.axes}
+    return len({sizes(part.axes, tensors[base + name])["e"] for name, part in matrices.items()}) == 1
+
+
+def biases_agree(layout: Layout, base: str, tensors: Shapes) -> bool:
+    """Whether the layer has the biases of the layout and no other, or none at all."""
+    declared = {name for name, part in layout.tensors.items() if "n" not in part.axes or "e" not in part.axes}
+    other = {re.sub(r"(weight|kernel|w)$", lambda end: BIAS[end[1]], name) for name in layout.tensors}
+    return {name for name in declared | other if base + name in tensors} in (declared, set())
+
+
+def readings_of(layer: Layer, tensors: Shapes, model_type: str) -> list[Reading]:
+    main = layer.names.get("q") or layer.names["qkv"]
+    there = sorted(layouts().values(), key=lambda one: COMMON.index(one.library) if one.library in COMMON else len(COMMON))
+    found = [(one, base) for one in there if (base := fits(one, main, tensors)) is not None]
+    signed = [(one, base) for one, base in found if one.signs and all(base + sign in tensors for sign in one.signs)]
+    found = signed or [(one, base) for one, base in found if not one.signs]
+    found = [(one, base) for one, base in found if model_type in one.models] or found
+    narrow = [(one, base) for one, base in found if one_width(one, base, tensors)]
+    plain = [reading for reading in usual(layer) if one_width(reading.layout, "", tensors)]
+    if found and plain and not narrow:
+        return plain
+    found = narrow or found
+    found = [(one, base) for one, base in found if biases_agree(one, base, tensors)] or found
+    merged: dict[tuple, Reading] = {}
+    for one, base in found:
+        reading = Reading(one, base, (one.name,))
+        axes = [
+            (name, part.axes) for name, part in sorted(one.tensors.items()) if "n" in part.axes and "e" in part.axes
+        ]
+        try:
+            key = (order_of(layer, reading), base, *axes)
+        except ValueError:
+            continue
+        before = merged[key].layouts if key in merged else ()
+        merged[key] = Reading(one, base, (*before, one.name))
+    known = sorted(merged.values(), key=lambda reading: -len(reading.layouts))
+    return known if known and not unexplained(layer, known[0], tensors) else [*known, *usual(layer)]
+
+
+def unexplained(layer: Layer, reading: Reading, tensors: Shapes) -> bool:
+    """Whether a packed matrix has company that its layout knows nothing of: then it may be another layer's."""
+    names = [name for name, shape in tensors.items() if name.startswith(layer.prefix) and len(shape) > 1]
+    own = {reading.base + name for name in reading.layout.tensors}
+    return "qkv" in layer.names and any(name not in own and not re.search("rel|pos|bias|scale", name) for name in names)
+
+
+def order_of(layer: Layer, reading: Reading) -> str:
+    """What tells two orders apart: the heads themselves if their number is known. Apart, heads lie in one order only."""
+    if "qkv" not in layer.names and not reading.layout.tiled:
+        return ""
+    if not layer.num_heads:
+        return reading.layout.order.__name__
+    return str(reading.layout.order(layer.num_heads, layer.heads_of_keys(reading, layer.num_heads)[0]))
+
+
+def usual(layer: Layer) -> list[Reading]:
+    """What such matrices are where no layout has their names: apart, in one way; together, in at least two."""
+
+    def part(role, name):
+        kernel = name.endswith(("kernel", "/w", ".w"))
+        if len(layer.shapes[name]) == 3:
+            return Part(role, "n d e" if role == "o" and kernel else "e n d")
+        return Part(role, "(n d) e" if kernel == (role == "o") else "e (n d)")
+
+    tensors = {name: part(role, name) for role, name in layer.names.items()}
+    orders = [blocks(), groups] if "qkv" in layer.names else [blocks()]
+    return [Reading(Layout("", "", tensors, order, grouped=True), "") for order in orders]
+
+
+def find(tensors: Shapes, config: dict | None = None, num_heads: int | None = None) -> list[Layer]:
+    """The attention layers of a checkpoint, those that are alike as one.
+
+    tensors: {name: shape}. config: what config.json beside the file says. num_heads: if you know it.
+    """
+    tensors, config = {name: tuple(shape) for name, shape in tensors.items()}, config or {}
+    kinds: dict[tuple, Layer] = {}
+    for prefix, names in layers_of(tensors).items():
+        shapes = {name: tensors[name] for name in names.values()}
+        there = tuple(sorted(name[len(prefix) :] for name in tensors if name.startswith(prefix)))
+        kind = (re.sub(r"\d+", "#", prefix), *names, *shapes.values(), there)
+        if kind in kinds:
+            kinds[kind].number += 1
+            continue
+        layer = kinds[kind] = Layer(prefix, names, shapes)
+        if "low rank" in names:
+            continue
+        layer.num_heads = num_heads or heads_said(config, prefix) or heads_in(prefix, names, tensors)
+        if layer.num_heads and not num_heads:  # of another part of the model
+            try:
+                layer.heads_of_keys(usual(layer)[0], layer.num_heads)
+            except ValueError:
+                layer.num_heads = None
+        layer.readings = readings_of(layer, tensors, config.get("model_type", ""))
+    return list(kinds.values())
+
+
+def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str]:
+    """What is to be said of a layer, for a terminal."""
+    told = [f"{layer.number} layer(s) like {layer.prefix or 'the only one'}"]
+    told += [f"    {roles:4} {name[len(layer.prefix) :] if name.startswith(layer.prefix) else name}  {layer.shapes[name]}"
+             for roles, name in layer.names.items()]  # fmt: skip
+    if not layer.readings:
+        return [*told, "  keys and values come out of one matrix of low rank: no head has a W_k (E, D) of its own"]
+    H = num_heads or layer.num_heads
+    if not layer.sure:
+        told.append("  names and shapes allow several readings; config.json beside the file, or the numbers, can tell:")
+    for reading in layer.readings:
+        known = ", ".join(reading.layouts) or "no layout of the atlas has these names"
+        order = reading.layout.order.__name__
+        told.append(f"  {known}{f' ({order})' if 'qkv' in layer.names else ''}")
+        if H:
+            told += [f"    W_{role} of head {head}: {layer.where(role, head, H, reading)}" for role in "qkv"]
+        told += [f"    {note}" for note in notes(reading)]
+        if reading.layouts:
+            K = f", num_key_value_heads={layer.heads_of_keys(reading, H)[0]}" if H and reading.layout.grouped else ""
+            told.append(f'    convert(state, "{reading.layouts[0]}", "torch", num_heads={H or "..."}{K})')
+    if not H:
+        told.append("  the number of heads is not in the file: --heads H, or config.json beside it")
+    return told
+
+
+def notes(reading: Reading) -> list[str]:
+    """What the matrices do not say, of the layouts that read so."""
+    there = [layouts()[name] for name in reading.layouts]
+    told = []
+    if len(rotary := {one.rotary or "none" for one in there}) > 1 or rotary - {"none"}:
+        each = ", ".join(f"{one.name}: {one.rotary or 'none'}" for one in there)
+        told.append(f"rotary pairs  {each}")
+    for one in there:
+        if one.beside or one.scale != "1/sqrt(d)":
+            scale = [f"scale {one.scale}"] if one.scale != "1/sqrt(d)" else []
+            told.append(f"{one.name} also has  {', '.join([*scale, *one.beside])}")
+    return told
+
+
+if __name__ == "__main__":
+    from headers import header
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="a checkpoint; config.json beside it is read too")
+    parser.add_argument("--heads", type=int, help="the number of heads, if no file says it")
+    parser.add_argument("--head", type=int, default=0, help="the head to be found")
+    asked = parser.parse_args()
+    found = find(*header(asked.file), asked.heads)
+    print(*(line for layer in found for line in lines(layer, asked.heads, asked.head)) if found else ["no attention found"], sep="\n")

@@ -1,0 +1,106 @@
+"""Names and shapes of a checkpoint, from its header alone: .safetensors, .index.json, .gguf, .pt, .pth, .bin, .ckpt.
+
+    tensors, config = header("model.safetensors")  # {name: shape}, {"model_type": "bert", ...}
+
+config is config.json beside the file, or what a GGUF file says of its model. No number is read; of a pickle nothing is
+executed: torch.load(weights_only=True) refuses what is no tensor, and the error names it. Needs PyTorch for pickles alone.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def header(path) -> tuple[Shapes, dict]:
+    """({name: shape}, config). Raises ValueError with the file's name if it is none of these formats."""
+    path = Path(path)
+    with path.open("rb") as file:
+        start = file.read(8)
+    beside = path.with_name("config.json")
+    config = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    if start[:4] == b"GGUF":
+        return gguf(path, config)
+    if path.name.endswith(".index.json"):
+        return shards(path), config
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return pickled(path), config
+    return safetensors(path), config
+
+
+def safetensors(path: Path) -> Shapes:
+    """Eight bytes say how long the JSON is. https://github.com/safetensors/safetensors#format"""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(length) if 2 <= length <= size - 8 else b""
+    if text[:1] != b"{":
+        raise ValueError(
+            f"{path}: expected .safetensors, .index.json, .gguf or a PyTorch checkpoint, got something else"
+        )
+    return {name: tuple(entry["shape"]) for name, entry in json.loads(text).items() if name != "__metadata__"}
+
+
+def shards(path: Path) -> Shapes:
+    """The files that an index names, which lie beside it."""
+    files = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
+    missing = [name for name in files if not path.with_name(name).is_file()]
+    if missing:
+        raise ValueError(f"{path}: expected {', '.join(missing)} beside it: an index has names and no shapes")
+    return {name: shape for part in files for name, shape in header(path.with_name(part))[0].items()}
+
+
+def pickled(path: Path) -> Shapes:
+    """Of torch.save; a state dict may lie deeper, under "state_dict" or "model"."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="meta", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: expected tensors alone, got more: {str(error).strip()}") from error
+
+    def flat(state, prefix=""):
+        for name, value in state.items() if isinstance(state, dict) else ():
+            if isinstance(value, torch.Tensor):
+                yield f"{prefix}{name}", tuple(value.shape)
+            else:
+                yield from flat(value, f"{prefix}{name}.")
+
+    return dict(flat(state))
+
+
+def gguf(path: Path, config: dict) -> tuple[Shapes, dict]:
+    """Names, then shapes with the axis first that changes fastest: they are turned round here.
+
+    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+    """
+    with path.open("rb") as file:
+
+        def read(form):
+            return struct.unpack(f"<{form}", file.read(struct.calcsize(form)))[0]
+
+        def text():
+            return file.read(read("Q")).decode("utf-8", "replace")
+
+        def value(kind):
+            if kind == 8:
+                return text()
+            if kind == 9:
+                inner, length = read("I"), read("Q")
+                return [value(inner) for _ in range(length)]
+            return read("BbHhIif?__QqdN"[kind])
+
+        file.seek(4)
+        if (version := read("I")) < 2:
+            raise ValueError(f"{path}: expected GGUF of version 2 or later, got {version}")
+        count, keys = read("Q"), read("Q")
+        said = {text(): value(read("I")) for _ in range(keys)}
+        tensors = {}
+        for _ in range(count):
+            name, dims = text(), [read("Q") for _ in range(read("I"))]
+            tensors[name] = tuple(reversed(dims))
+            read("I"), read("Q")
+    architecture = said.get("general.architecture", "")
+    own = {key.rpartition(".")[2]: entry for key, entry in said.items() if key.startswith(f"{architecture}.attention.")}
+    return tensors, config | own | {"model_type": f"gguf/{architecture}"}
