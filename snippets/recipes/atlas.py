@@ -36,6 +36,7 @@ class Layout:
     order: Callable[[int, int], Slots]
     version: str = ""
     grouped: bool = False  # keys and values may have fewer heads than queries
+    one: bool = False  # and always have one
     tiled: bool = False  # query head h reads head h % K of the keys, not h // (H / K)
     scale: str = "1/sqrt(d)"  # of the scores
     rotary: str = ""  # "half" or "interleaved": which numbers of a head turn together

@@ -6,86 +6,21 @@
         print(layer.where("q", 2, num_heads=12))  # state["..."][24:36].T
 
 One reading: names and shapes allow no other that atlas.py knows. Several: they do not tell, and what does is said.
-The browser's detective has the same rules and the same layouts. Needs headers.py, atlas.py and layouts_*.py beside it.
+The browser's detective has the same rules and the same layouts. Needs headers.py, attention_layer.py,
+attention_names.py, atlas.py and layouts_*.py beside it.
 """
 
 import argparse
 import re
-from dataclasses import dataclass, field
 
-from atlas import Layout, Part, axes_of, blocks, groups, layouts, slots_of
-from attention_names import Shapes, heads_in, heads_said
+from atlas import Layout, Part, axes_of, blocks, groups, layouts
+from attention_layer import Layer, Reading, sizes
+from attention_names import Shapes, heads_in, heads_said, stem
 from attention_names import layers as layers_of
 
 COMMON = ("torch", "transformers")  # named first
+ELSEWHERE = {"query_key_value"}  # of GLM and of old Megatron files too, in other orders
 BIAS = {"weight": "bias", "kernel": "bias", "w": "b"}
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One way to read a layer's matrices, and the names of the layouts that read so; none: no layout has these names."""
-
-    layout: Layout
-    base: str  # what the full names have before the layout's own
-    layouts: tuple[str, ...] = ()
-
-    def part(self, name: str) -> Part:
-        return self.layout.tensors[name.removeprefix(self.base)]
-
-
-@dataclass
-class Layer:
-    """Layers of one kind; the names are those of the first."""
-
-    prefix: str
-    names: dict[str, str]  # roles ("q", "qkv", "o", ...) -> full name
-    shapes: Shapes
-    readings: list[Reading] = field(default_factory=list)
-    number: int = 1
-    num_heads: int | None = None
-
-    @property
-    def sure(self) -> bool:
-        return len(self.readings) == 1
-
-    def size(self, reading: Reading, roles: str, letter: str) -> int:
-        """Of the tensor of these roles: "e", the width of the layer, or "nd", the numbers of all its heads."""
-        name = self.names[roles]
-        return sizes(reading.part(name).axes, self.shapes[name])[letter]
-
-    def heads_of_keys(self, reading: Reading, num_heads: int) -> tuple[int, int]:
-        """K and D. Raises ValueError if the shapes are not those of so many heads."""
-        role = next(role for role in ("k", "kv", "qkv") if role in self.names)
-        width = next((self.size(reading, one, "nd") for one in "qo" if one in self.names), None)
-        D, rest = divmod(width or self.size(reading, "qkv", "e"), num_heads)
-        rows = self.size(reading, role, "nd") / D if D else 0
-        K = {"k": rows, "kv": rows / 2, "qkv": (rows - num_heads) / 2}[role]
-        if rest or K < 1 or num_heads % K:
-            name = self.names[role]
-            raise ValueError(f"num_heads: expected heads that fit {name} {self.shapes[name]}, got {num_heads}")
-        return int(K), D
-
-    def where(self, role: str, head: int, num_heads: int, reading: Reading | None = None) -> str:
-        """W_i of a role (q, k, v, o) in the paper's orientation, as an expression."""
-        reading = reading or self.readings[0]
-        K, D = self.heads_of_keys(reading, num_heads)
-        name = next(name for roles, name in self.names.items() if role in roles)
-        part = reading.part(name)
-        n = slots_of(reading.layout, part.roles, num_heads, K).index((role, head))
-        rows = f"{n * D}:{n * D + D}"
-        cut = {
-            "(n d) e": rows, "e (n d)": f":, {rows}", "e n d": f":, {n}", "n e d": n, "n d e": n,
-        }[part.axes]  # fmt: skip
-        turned = {"(n d) e": role != "o", "e (n d)": role == "o", "e n d": role == "o"}
-        return f'state["{name}"][{cut}]{".T" if turned.get(part.axes) else ""}'
-
-
-def sizes(axes: str, shape) -> dict[str, int]:
-    """{"e": E, "nd": the numbers of all heads}"""
-    found = {"e": 1, "nd": 1}
-    for axis, size in zip(axes_of(axes), shape, strict=True):
-        found["e" if axis == ["e"] else "nd"] *= size
-    return found
 
 
 def fits(layout: Layout, main: str, tensors: Shapes) -> str | None:
@@ -101,7 +36,7 @@ def fits(layout: Layout, main: str, tensors: Shapes) -> str | None:
     width = of["o"]["nd"]
     if "qkv" in of:
         rows = of["qkv"]["nd"]
-        fitting = rows == 3 * width or (layout.grouped and width < rows < 3 * width)
+        fitting = (rows == 3 * width and not layout.one) or (layout.grouped and width < rows < 3 * width)
     elif "kv" in of:
         fitting = of["q"]["nd"] == width and of["kv"]["nd"] == 2 * width
     else:
@@ -149,7 +84,15 @@ def readings_of(layer: Layer, tensors: Shapes, model_type: str) -> list[Reading]
         before = merged[key].layouts if key in merged else ()
         merged[key] = Reading(one, base, (*before, one.name))
     known = sorted(merged.values(), key=lambda reading: -len(reading.layouts))
-    return known if known and not unexplained(layer, known[0], tensors) else [*known, *usual(layer)]
+    if known and "o" not in layer.names:  # under a name that the layout alone knows
+        one = known[0]
+        name = next(one.base + name for name, part in one.layout.tensors.items() if part.roles == "o" and "n" in part.axes)
+        layer.names["o"], layer.shapes[name] = name, tensors[name]
+    decided = known and not unexplained(layer, known[0], tensors)
+    if decided and (stem(main)[1] not in ELSEWHERE or any(model_type in one.models for one, _ in found)):
+        return known
+    there = {order_of(layer, reading) for reading in known}
+    return [*known, *(reading for reading in usual(layer) if order_of(layer, reading) not in there)]
 
 
 def unexplained(layer: Layer, reading: Reading, tensors: Shapes) -> bool:
@@ -161,11 +104,15 @@ def unexplained(layer: Layer, reading: Reading, tensors: Shapes) -> bool:
 
 def order_of(layer: Layer, reading: Reading) -> str:
     """What tells two orders apart: the heads themselves if their number is known. Apart, heads lie in one order only."""
-    if "qkv" not in layer.names and not reading.layout.tiled:
+    apart = "qkv" not in layer.names
+    if apart and (not reading.layout.tiled or len({layer.size(reading, role, "nd") for role in ("q", "k")}) == 1):
         return ""
     if not layer.num_heads:
         return reading.layout.order.__name__
-    return str(reading.layout.order(layer.num_heads, layer.heads_of_keys(reading, layer.num_heads)[0]))
+    K, _ = layer.heads_of_keys(reading, layer.num_heads)
+    if reading.layout.one and K > 1:
+        raise ValueError(f"{reading.layout.name}: expected one head of keys, got {K}")
+    return str(reading.layout.order(layer.num_heads, K))
 
 
 def usual(layer: Layer) -> list[Reading]:
@@ -200,7 +147,7 @@ def find(tensors: Shapes, config: dict | None = None, num_heads: int | None = No
         if "low rank" in names:
             continue
         layer.num_heads = num_heads or heads_said(config, prefix) or heads_in(prefix, names, tensors)
-        if layer.num_heads and not num_heads:  # of another part of the model
+        if layer.num_heads:  # or it is that of another part of the model
             try:
                 layer.heads_of_keys(usual(layer)[0], layer.num_heads)
             except ValueError:
@@ -216,7 +163,9 @@ def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str
              for roles, name in layer.names.items()]  # fmt: skip
     if not layer.readings:
         return [*told, "  keys and values come out of one matrix of low rank: no head has a W_k (E, D) of its own"]
-    H = num_heads or layer.num_heads
+    H = layer.num_heads
+    if num_heads and num_heads != H:
+        told.append(f"  {num_heads} heads do not fit these shapes")
     if not layer.sure:
         told.append("  names and shapes allow several readings; config.json beside the file, or the numbers, can tell:")
     for reading in layer.readings:
@@ -229,7 +178,7 @@ def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str
         if reading.layouts:
             K = f", num_key_value_heads={layer.heads_of_keys(reading, H)[0]}" if H and reading.layout.grouped else ""
             told.append(f'    convert(state, "{reading.layouts[0]}", "torch", num_heads={H or "..."}{K})')
-    if not H:
+    if not H and not num_heads:
         told.append("  the number of heads is not in the file: --heads H, or config.json beside it")
     return told
 

@@ -30,7 +30,7 @@ def header(path) -> tuple[Shapes, dict]:
 
 
 def safetensors(path: Path) -> Shapes:
-    """Eight bytes say how long the JSON is. https://github.com/safetensors/safetensors#format"""
+    """Eight bytes say how long the JSON is. https://github.com/huggingface/safetensors#format"""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

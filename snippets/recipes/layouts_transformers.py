@@ -70,8 +70,11 @@ LAYOUTS = [
         "Phi-3", models=("phi3",),
         tensors=fused("qkv_proj", "o_proj", bias=False), order=blocks(), grouped=True, rotary="half", misread=PER_HEAD,
     ),
-    Row("GPT-BigCode, one head of keys", models=("gpt_bigcode",), tensors=fused("c_attn", "c_proj"), order=blocks(), grouped=True),
-    Row("Falcon-7B", models=("falcon",), tensors=fused("query_key_value", "dense"), order=blocks(), grouped=True, rotary="half"),
+    Row(
+        "GPT-BigCode, one head of keys", models=("gpt_bigcode",),
+        tensors=fused("c_attn", "c_proj"), order=blocks(), grouped=True, one=True,
+    ),
+    Row("Falcon-7B", models=("falcon",), tensors=fused("query_key_value", "dense"), order=blocks(), grouped=True, one=True, rotary="half"),
     # one tensor, head by head or group by group
     Row("GPT-BigCode", models=("gpt_bigcode",), tensors=fused("c_attn", "c_proj"), order=groups, misread=BLOCKS),
     Row("GPT-NeoX", models=("gpt_neox",), tensors=fused("query_key_value", "dense"), order=groups, rotary="half", misread=BLOCKS),

@@ -1,0 +1,187 @@
+"""detective.py and headers.py: what names and shapes tell, what they leave open, and every format's header."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from atlas import layouts
+from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, safetensors, shapes_of
+from convert import to_paper
+from detective import find, lines
+from headers import header
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_where_is_the_papers_matrix(name):
+    """For each layout and reading: the expression, evaluated, is to_paper's head."""
+    layout = layouts()[name]
+    K = keys_of(layout)
+    state = {tensor: torch.randn(shape) for tensor, shape in shapes_of(layout, K).items()}
+    (layer,) = find({tensor: t.shape for tensor, t in state.items()}, num_heads=H)
+    reading = next(one for one in layer.readings if name in one.layouts)
+    paper = to_paper(state, layout, H, K, prefix="x.")
+    for role, heads in (("q", H), ("k", K), ("v", K), ("o", H)):
+        for head in range(heads):
+            found = eval(layer.where(role, head, H, reading), {"state": state})
+            assert torch.equal(found, getattr(paper, f"W_{role}")[head]), (role, head)
+
+
+def test_heads_that_a_shape_tells():
+    keras = {"a/query/kernel": (E, H, D), "a/key/kernel": (E, H, D), "a/value/kernel": (E, H, D)}
+    lens = {f"blocks.0.attn.W_{role}": (H, E, D) for role in "QKV"} | {"blocks.0.attn.W_O": (H, D, E)}
+    four = {f"a.{role}_proj.weight": (E, E) for role in "qkvo"}
+    t5 = {f"a.{role}.weight": (E, E) for role in "qkvo"} | {"a.relative_attention_bias.weight": (32, H)}
+    assert [find(one)[0].num_heads for one in (keras, lens, t5)] == [H, H, H]
+    assert find(four)[0].num_heads is None
+    assert find(four | {"a.q_norm.weight": (D,)})[0].num_heads == H
+    assert find(four | {"a.q_norm.weight": (E,)})[0].num_heads is None  # over all heads at once, as in OLMo-2
+    assert find(four | {"a.sinks": (H,)})[0].num_heads == H
+    assert find(four, {"num_attention_heads": H})[0].num_heads == H
+    assert find(four, {"num_attention_heads": 7})[0].num_heads is None  # of another part of the model
+    assert "not in the file" in lines(find(four)[0])[-1]
+
+
+def test_two_towers_have_two_numbers_of_heads():
+    names = {f"{tower}.a.{role}_proj.weight": (E, E) for tower in ("vision_model", "text_model") for role in "qkvo"}
+    config = {"vision_config": {"num_attention_heads": 2}, "text_config": {"num_attention_heads": 3}}
+    assert [layer.num_heads for layer in find(names, config)] == [2, 3]
+
+
+def test_the_model_type_decides_and_an_unknown_one_does_not():
+    neox = {"a.query_key_value.weight": (3 * E, E), "a.dense.weight": (E, E)}
+    assert [layer.sure for kind in ("gpt_neox", "chatglm") for layer in find(neox, {"model_type": kind})] == [
+        True,
+        False,
+    ]
+    assert find(neox, {"model_type": "bloom"})[0].readings[0].layouts == ("BLOOM",)
+
+
+def test_collisions():
+    """The same names and shapes, read in two ways: never one answer."""
+    four = {f"a.{role}_proj.weight": (E, E) for role in "qkv"} | {"a.out_proj.weight": (E, E)}
+    paddle = find(four)[0]
+    assert [reading.layouts[-1] for reading in paddle.readings][-1] == "Paddle"
+    assert len({paddle.where("q", 1, H, reading) for reading in paddle.readings}) == 2
+    speech = find({"a.in_proj_weight": (3 * E, E), "a.out_proj.weight": (E, E), "a.pos_bias_u": (D, H)})[0]
+    assert len(speech.readings) == 2
+    assert find({"a.in_proj_weight": (3 * E, E), "a.out_proj.weight": (E, E)})[0].sure
+    company = {"a.qkv_proj.weight": (3 * E, E), "a.out_proj.weight": (E, E)}
+    assert find(company)[0].readings[0].layouts == ("CodeGen",)
+    assert not find(company | {"a.output_gate.weight": (E, E)})[0].sure  # MiniMax's linear attention
+    few = {
+        "a.q_proj.weight": (E, E),
+        "a.k_proj.weight": (E // 2, E),
+        "a.v_proj.weight": (E // 2, E),
+        "a.out_proj.weight": (E, E),
+    }
+    assert find(few)[0].readings[0].layouts == ()  # Paddle's (in, out) would fit, with keys of another width
+
+
+def test_what_is_no_attention():
+    mamba = {"a.in_proj.weight": (3 * E, E), "a.out_proj.weight": (E, E), "a.conv1d.weight": (E, 1, 4)}
+    assert find(mamba) == []
+    assert find({"a.key.weight": (E, E), "a.value.weight": (E, E), "a.receptance.weight": (E, E)}) == []
+    assert find({"mlp.input_linear.weight": (3 * E, E), "mlp.output_linear.weight": (E, 3 * E)}) == []
+    mla = {"a.q_b_proj.weight": (40, 10), "a.kv_b_proj.weight": (40, 10), "a.o_proj.weight": (E, E)}
+    assert "low rank" in lines(find(mla)[0])[-1]
+
+
+def test_moments_and_prefixes():
+    state = nn.MultiheadAttention(E, H).state_dict()
+    plain = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    lightning = {f"state_dict.model.{name}": shape for name, shape in plain.items()}
+    moments = {f"optimizer.state.0.exp_avg.{name}": shape for name, shape in plain.items()}
+    (layer,) = find(lightning | {f"exp_avg.{name}": shape for name, shape in plain.items()} | moments)
+    assert (layer.prefix, layer.number) == ("state_dict.model.", 1)
+
+
+def test_what_no_name_says():
+    four = {f"a.{role}_proj.weight": (E, E) for role in "qkvo"}
+    told = "\n".join(lines(find(four)[0]))
+    assert "LLaMA: half" in told
+    assert "Cohere: interleaved" in told
+    assert "T5 also has  scale 1, positions" in "\n".join(
+        lines(find({f"a.{role}.weight": (E, E) for role in "qkvo"})[0])
+    )
+
+
+def test_a_wrong_number_of_heads_is_told():
+    four = {f"a.{role}_proj.weight": (E, E) for role in "qkvo"}
+    told = lines(find(four, num_heads=5)[0], 5)
+    assert any("5 heads do not fit" in line for line in told)
+    with pytest.raises(ValueError, match=r"num_heads: expected heads that fit a.k_proj.weight \(24, 24\), got 5"):
+        find(four)[0].where("q", 0, 5)
+
+
+# Headers
+
+
+@pytest.mark.parametrize("name", files())
+def test_headers_of_every_format(name, tmp_path):
+    content, shapes = files()[name]
+    (tmp_path / name).write_bytes(content)
+    found, config = header(tmp_path / name)
+    assert found == shapes
+    assert config == ({"model_type": "gguf/llama", "head_count": H} if name.endswith("gguf") else {})
+
+
+def test_gguf_knows_its_heads_and_its_pairs(tmp_path):
+    for architecture, pairs in (
+        ("llama", "GGUF, llama: interleaved"),
+        ("qwen2", "GGUF: half"),
+        ("unheard", "GGUF, llama: interleaved, GGUF: half"),
+    ):
+        (tmp_path / "model.gguf").write_bytes(gguf(GGUF, architecture))
+        (layer,) = find(*header(tmp_path / "model.gguf"))
+        assert layer.num_heads == H
+        assert f"    rotary pairs  {pairs}" in lines(layer)
+
+
+def test_an_index_with_its_parts_and_config(tmp_path):
+    parts = {
+        "a.safetensors": {"x.q_proj.weight": (E, E), "x.o_proj.weight": (E, E)},
+        "b.safetensors": {"x.k_proj.weight": (E, E), "x.v_proj.weight": (E, E)},
+    }
+    weight_map = {name: file for file, shapes in parts.items() for name in shapes}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ValueError, match=r"expected a.safetensors, b.safetensors beside it"):
+        header(tmp_path / "model.safetensors.index.json")
+    for file, shapes in parts.items():
+        (tmp_path / file).write_bytes(safetensors(shapes))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "num_attention_heads": H}))
+    (layer,) = find(*header(tmp_path / "model.safetensors.index.json"))
+    assert (layer.num_heads, layer.readings[0].layouts) == (H, ("LLaMA",))
+
+
+def test_files_that_are_none_of_these(tmp_path):
+    for content in (b"", b"hello, this is no checkpoint", struct.pack("<Q", 10**12) + b"{}"):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(ValueError, match=r"expected \.safetensors, \.index\.json, \.gguf or a PyTorch checkpoint"):
+            header(tmp_path / "x")
+    (tmp_path / "x").write_bytes(b"GGUF" + struct.pack("<I", 1))
+    with pytest.raises(ValueError, match="expected GGUF of version 2 or later, got 1"):
+        header(tmp_path / "x")
+
+
+def test_the_command_line(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(files()["model.safetensors"][0])
+    command = [
+        sys.executable,
+        ROOT / "snippets" / "recipes" / "detective.py",
+        "model.safetensors",
+        "--heads",
+        str(H),
+        "--head",
+        "2",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ)
+    assert 'W_q of head 2: state["self_attn.in_proj_weight"][12:18].T' in done.stdout
+    assert f'convert(state, "torch", "torch", num_heads={H})' in done.stdout
