@@ -189,6 +189,39 @@ print("keys of a rank", tuple(sharded[0].W_k.shape))
 for rank in (2, 3):
     assert torch.equal(sharded[rank].W_k[0].T, few["key.weight"][D:])  # guard: neighbours_share_a_head
 
+# --8<-- [start:real]
+from copy import deepcopy
+from compare_models import check
+from detective import find
+from reactions import REACTIONS
+from trained import rxnmapper, rxnmapper_files
+
+stored, _ = rxnmapper_files()
+(found,) = find({n: t.shape for n, t in stored.items()}, num_heads=8)
+print(found.prefix, *found.readings[0].layouts)
+made = convert(stored, "ALBERT", "torch", num_heads=8)
+mha = nn.MultiheadAttention(256, 8, batch_first=True)
+mha.load_state_dict({
+    name: made[found.prefix + name] for name in mha.state_dict()})
+
+model = rxnmapper().double()
+with_ours = deepcopy(model)
+for layer in with_ours.layers:
+    layer.self_attn = mha.eval()
+for reaction, _ in REACTIONS.values():
+    ids = model.ids(model.split(reaction))
+    assert check(with_ours, model, ids, tolerance=1e-12)
+# --8<-- [end:real]
+show("reactions", len(REACTIONS))
+# the twin: queries and keys change places, which no shape tells
+swapped = {n: made[found.prefix + n].clone() for n in mha.state_dict()}
+swapped["in_proj_weight"] = swapped["in_proj_weight"][torch.arange(768).unflatten(0, (3, 256))[[1, 0, 2]].flatten()]
+mha.load_state_dict(swapped)
+report = check(with_ours, model, ids, layers=("layers.?", "layers.?"))
+assert not report  # guard: swapped_is_another
+assert report.parts_at == "layers.0 and layers.0"  # guard: at_the_first_layer
+show("swapped", f"{report.error:.1f}")
+
 # --8<-- [start:list]
 for name, one in layouts().items():
     order = one.order.__name__.removesuffix(" qkv")

@@ -6,6 +6,7 @@
 
 A layout is a name of atlas.layouts(), or a Layout of your own. What stays as it is comes back bit for bit. Nothing is made up: a bias
 that was not there is zero, and one that the target has no place for is folded into another, has no effect, or is refused.
+As a program: python convert.py model.safetensors --to torch --heads 12 -o out.safetensors (with convert_file.py beside it).
 Letters: H heads of queries, K of keys and values, E embed_dim, D head_dim. Needs paper_heads.py, atlas.py and layouts_*.py beside it.
 """
 
@@ -228,3 +229,9 @@ def convert(
     for name, tensor in state.items():
         made |= converted.get(name, {name: tensor})
     return made
+
+
+if __name__ == "__main__":
+    from convert_file import main
+
+    main()

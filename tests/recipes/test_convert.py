@@ -1,15 +1,21 @@
 """convert.py and refit.py: into another layout and back, what is refused, and the same layer in other shapes."""
 
+import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
+import convert_file
 import pytest
 import torch
 from atlas import Layout, Part, blocks, groups, layouts, out, shards
 from compare_models import check
 from convert import convert, fitting, from_paper, to_paper
 from refit import FourLinears, NarrowHeads, clone_heads, fuse_lora, shard, split_lora
+from safetensors.torch import save_file
 from torch import nn
 
 B, L, S, E, H, K, D = 2, 5, 7, 24, 4, 2, 6
@@ -306,3 +312,77 @@ def test_models_are_compared_layer_by_layer():
     two[1] = nn.Linear(E, 3)
     two[2] = nn.Linear(3, E)
     assert check(one, two, x, layers=("?", "?")).parts_at == "1 and 1", "shapes that differ are a difference"
+
+
+# As a program
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A model of two BERT layers as a file."""
+    names = layouts()["BERT"].tensors
+    state = {
+        f"encoder.layer.{i}.attention.{name}": torch.randn(E, E) if "weight" in name else torch.randn(E)
+        for i in range(2)
+        for name in names
+    } | {"pooler.weight": torch.randn(3, E)}
+    torch.save(state, tmp_path / "model.pt")
+    save_file(state, tmp_path / "model.safetensors")
+    return state, tmp_path
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_file_in_and_a_file_out(checkpoint, suffix, capsys):
+    state, folder = checkpoint
+    out = folder / f"out.{suffix}"
+    convert_file.main(
+        [str(folder / f"model.{suffix}"), "--to", "torch.nn.MultiheadAttention", "--heads", str(H), "-o", str(out)]
+    )
+    made, _ = convert_file.read(out)
+    expected = convert(state, "BERT", "torch", H)
+    assert list(made) == sorted(expected) if suffix == "safetensors" else list(expected)
+    assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
+    assert "BERT, 17 tensors" in capsys.readouterr().out
+    x = torch.randn(B, L, E)
+    mha = nn.MultiheadAttention(E, H, batch_first=True)
+    mha.load_state_dict({name: made[f"encoder.layer.1.attention.{name}"] for name in mha.state_dict()})
+    torch.testing.assert_close(
+        mha(x, x, x)[0], to_paper(state, "BERT", H, prefix="encoder.layer.1.attention.").attend(x)[0]
+    )
+
+
+def test_the_program_itself_and_an_index(checkpoint):
+    state, folder = checkpoint
+    names = sorted(state)
+    for number, part in enumerate((names[:9], names[9:])):
+        save_file({name: state[name] for name in part}, folder / f"part-{number}.safetensors")
+    index = {"weight_map": {name: f"part-{int(names.index(name) > 8)}.safetensors" for name in names}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "num_attention_heads": H}))
+    program = Path(convert_file.__file__).with_name("convert.py")
+    command = [sys.executable, program, "model.safetensors.index.json", "--to", "Keras", "-o", "out.safetensors"]
+    subprocess.run(command, cwd=folder, check=True)
+    made, _ = convert_file.read(folder / "out.safetensors")
+    assert made["encoder.layer.0.attention.query/kernel"].shape == (E, H, D)
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "message"),
+    [
+        ("torch", [], "--heads: expected the number of heads, which is not in the file"),
+        ("BART", ["--heads", "4"], "--from: expected the layout, names and shapes leave BART, .* Paddle"),
+        ("LLaMA", ["--heads", "4"], "--from: expected the layout, these differ in what they rotate: ViT, LLaMA"),
+        ("", ["--heads", "4"], "file: expected an attention layer, got pooler.weight"),
+    ],
+)
+def test_what_the_program_refuses(tmp_path, capsys, names, arguments, message):
+    tensors = layouts()[names].tensors if names else {}
+    state = {
+        f"a.{name}": torch.randn(3 * E if "in_proj" in name else E, *[E] * ("e" in part.axes and "n" in part.axes))
+        for name, part in tensors.items()
+    }
+    torch.save(state | {"pooler.weight": torch.randn(3, E)}, tmp_path / "model.pt")
+    with pytest.raises(SystemExit):
+        convert_file.main([str(tmp_path / "model.pt"), "--to", "torch", "-o", str(tmp_path / "out.pt"), *arguments])
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out.pt").exists()

@@ -1,0 +1,91 @@
+"""A checkpoint in, a checkpoint with another layout out: what `python convert.py model.safetensors --to torch --heads 12` does.
+
+Files are .safetensors (through the package of that name), an index with its parts beside it, or PyTorch's own, read with
+weights_only=True. Without --from the layout is the detective's, if names and shapes leave one. Needs convert.py, detective.py
+and what they need beside it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from atlas import layouts
+from convert import State, convert
+from detective import find
+
+ALSO = {"torch.nn.MultiheadAttention": "torch"}
+
+
+def read(path) -> tuple[State, dict]:
+    """(state dict, config.json beside it). Raises ValueError for a file that holds more than tensors."""
+    path = Path(path)
+    beside = path.with_name("config.json")
+    config = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    if path.name.endswith(".index.json"):
+        parts = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
+        return {name: tensor for part in parts for name, tensor in read(path.with_name(part))[0].items()}, config
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path), config
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: expected tensors alone, got more: {str(error).strip()}") from error
+    while isinstance(state, dict) and not any(isinstance(value, torch.Tensor) for value in state.values()):
+        inner = [value for key, value in state.items() if key in ("state_dict", "model", "module")]
+        if not inner:
+            raise ValueError(f"{path}: expected a state dict, got {', '.join(map(str, state)) or 'nothing'}")
+        state = inner[0]
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}, config
+
+
+def write(state: State, path) -> None:
+    """By the path's suffix: .safetensors, or PyTorch's format."""
+    if Path(path).suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+    else:
+        torch.save(state, path)
+
+
+def source_of(state: State, config: dict, num_heads: int | None) -> tuple[str, int | None]:
+    """The one layout that the layers have, and their number of heads. Raises ValueError if there are none or several."""
+    found = find({name: tuple(tensor.shape) for name, tensor in state.items()}, config, num_heads)
+    if not found:
+        raise ValueError(f"file: expected an attention layer, got {', '.join(list(state)[:8])}")
+    readings = {reading.layouts for layer in found for reading in layer.readings}
+    names = [name for reading in sorted(readings) for name in reading]
+    if len(readings) != 1 or not names:
+        raise ValueError(f"--from: expected the layout, names and shapes leave {', '.join(names) or 'no known one'}")
+    if len({layouts()[name].rotary for name in names}) > 1:
+        raise ValueError(f"--from: expected the layout, these differ in what they rotate: {', '.join(names)}")
+    heads = {layer.num_heads for layer in found}
+    return names[0], heads.pop() if len(heads) == 1 else None
+
+
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(prog="convert.py", description="Attention weights of a file in another layout.")
+    parser.add_argument("file", help=".safetensors, .index.json, .pt, .pth or .bin; config.json beside it is read too")
+    parser.add_argument("--to", required=True, help="a layout of atlas.layouts(), torch for nn.MultiheadAttention")
+    parser.add_argument("--from", dest="source", help="the layout of the file, if names and shapes do not tell")
+    parser.add_argument("--heads", type=int, help="the number of heads of the queries")
+    parser.add_argument("--key-heads", type=int, help="of the keys and values, if they have fewer")
+    parser.add_argument("--prefix", default="", help="convert only layers whose names begin so")
+    parser.add_argument("-o", "--output", required=True, help="the file to be written")
+    asked = parser.parse_args(arguments)
+    try:
+        state, config = read(asked.file)
+        source, heads = (asked.source, None) if asked.source else source_of(state, config, asked.heads)
+        heads = asked.heads or heads or config.get("num_attention_heads")
+        if not heads:
+            raise ValueError("--heads: expected the number of heads, which is not in the file")
+        target = ALSO.get(asked.to, asked.to)
+        keys = asked.key_heads or config.get("num_key_value_heads")
+        made = convert(state, ALSO.get(source, source), target, heads, keys, asked.prefix)
+        write(made, asked.output)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{asked.file}: {source}, {len(state)} tensors; {asked.output}: {target}, {len(made)} tensors")
