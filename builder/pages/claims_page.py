@@ -107,8 +107,7 @@ def claims_table(language: str, root: str) -> str:
     for script, claims in by_script.items():
         title = f"<small>{html.escape(script)}</small>"
         if page := shown.get(script):
-            address = page.with_suffix("").as_posix()
-            link = f"{root}{'' if address == 'index' else address + '/'}"
+            link = root + project.address_of(page)
             title = f'<a href="{link}">{html.escape(page_title(language, page.as_posix()))}</a> {title}'
         rows = []
         for claim in claims:

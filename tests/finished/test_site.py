@@ -23,12 +23,9 @@ SOURCES = sorted(
 
 
 def address(source):
-    path = Path(source)
-    return (
-        ""
-        if path.name == "index.md" and len(path.parts) == 2
-        else path.with_suffix("").as_posix().partition("/")[2] + "/"
-    )
+    """layouts/rosetta/ of en/layouts/rosetta.md, atlas/ of en/atlas/index.md."""
+    below = source.partition("/")[2].removesuffix(".md")
+    return below.removesuffix("index") if Path(below).name == "index" else f"{below}/"
 
 
 def html(source):
