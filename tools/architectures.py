@@ -5,14 +5,10 @@ made from configurations: nothing is downloaded. Needs the packages of requireme
 """
 
 import copy
-import importlib.abc
-import importlib.machinery
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -21,30 +17,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
 import torch
 from torch import Tensor, nn
 
+from tools.absent import stand_in
 
-class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """In place of torchvision, which timm, open_clip and segment-anything import for what they do to pictures."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec):
-        module = ModuleType(spec.name)
-        module.__version__ = "0"
-        module.__getattr__ = lambda name: self.attribute(name)
-        return module
-
-    def attribute(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return mock.MagicMock()
-
-    def exec_module(self, module):
-        pass
-
-
-sys.meta_path.append(Absent())  # last: a real torchvision is found before
+stand_in("torchvision")  # timm, open_clip and segment-anything import it for what they do to pictures
 
 import diffusers
 import timm.models.vision_transformer as timm_vit

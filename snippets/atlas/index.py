@@ -77,13 +77,33 @@ def names_of(layout):
     return " ".join(f"{' '.join(names)} `{shape}`" for shape, names in by_shape.items())
 
 
+import json
+from pathlib import Path
+
+from atlas import declared
+
+record = json.loads((Path(__file__).parent / "compared.json").read_text(encoding="utf-8"))
+# a layout that says something else by now was not compared
+current = {name: one for name, one in record["layouts"].items() if name in layouts() and one["of"] == declared(layouts()[name])}
+READ = {"nanoGPT", "GGUF", "GGUF, llama"}  # from the source, or the converter's; what is neither was compared by hand
+
+
+def proof(layout):
+    one = current.get(layout.name)
+    if one is None:
+        return "read" if layout.name in READ else "by hand"
+    weights = "" if one["weights"] is None else f", {one['weights']:.0e}"
+    return f"{one['output']:.0e}{weights}"
+
+
 def row(layout):
     order = layout.order.__name__.removesuffix(" qkv")
     turns = f"rotary {layout.rotary}" if layout.rotary else ""
     scale = "" if layout.scale == "1/sqrt(d)" else f"scale {layout.scale}"
     more = ", ".join(filter(None, [turns, scale, *layout.beside]))
     library = f"{layout.library} {layout.version}".strip()
-    return f"| {layout.name} | {names_of(layout)} | `{order}` | {more} | {layout.mask and f'`{layout.mask}`'} | {library} |"
+    mask = f"`{layout.mask}`" if layout.mask else ""
+    return f"| {layout.name} | {names_of(layout)} | `{order}` | {more} | {mask} | {library} | {proof(layout)} |"
 
 
 FIRST = ("torch", "transformers")  # then by the alphabet
@@ -92,4 +112,15 @@ show("rows", "\n".join(map(row, listed)))
 asks = {one.library: one.asks for one in layouts().values() if one.asks}
 show("asks", "\n".join(f"| {library} | `{how}` |" for library, how in sorted(asks.items())))
 show("layouts", len(layouts()))
+show("day", record["day"])
+show("compared", len(current))
+show("packages", len({one["package"] for one in current.values()}))
+show("with_weights", sum(one["weights"] is not None for one in current.values()))
+show("by_hand", len(layouts()) - len(current) - len(READ))
+show("read", len(READ))
+show("worst", f"{max(one['output'] for one in current.values()):.0e}")
+show("least_wrong", f"{min(one['wrong'] for one in current.values() if one['wrong'] is not None):.2f}")
+assert len(current) >= 45  # guard: most_are_compared
+assert all(one["output"] <= one["bound"] <= 1e-5 for one in current.values())  # guard: within_bounds
+assert all(one["wrong"] > 0.01 for one in current.values() if one["wrong"] is not None)  # guard: wrong_readings_differ
 show("libraries", len({layout.library for layout in layouts().values()}))

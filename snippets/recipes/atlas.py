@@ -9,7 +9,9 @@ layout's `order`, a function of H heads of queries and K heads of keys and value
 To add a library: a file layouts_NAME.py beside this one, with LAYOUTS, a list. Needs nothing but Python.
 """
 
+import hashlib
 import importlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -146,6 +148,13 @@ def fused(qkv, o, of=linear, end=out, bias=True):
     """One projection of all three and one behind the heads."""
     tensors = of(qkv, "qkv") | end(o)
     return tensors if bias else {n: p for n, p in tensors.items() if not n.endswith("bias")}
+
+
+def declared(layout: Layout) -> str:
+    """A digest of what a layout says of its tensors: another one once that is another."""
+    tensors = [(name, part.roles, part.axes) for name, part in layout.tensors.items()]
+    said = [tensors, layout.order.__name__, layout.grouped, layout.tiled, layout.scale, layout.rotary]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
 
 def layouts() -> dict[str, Layout]:
