@@ -7,6 +7,7 @@ import yaml
 from builder import project, words
 from builder.figures.drawing import Array, Panel, Refused, clean
 from builder.figures.kinds import KINDS
+from builder.figures.kinds.common import missing
 from builder.figures.tables import marked
 from builder.pages import reader
 from builder.pages.page import Page
@@ -16,6 +17,8 @@ from builder.scripts import records
 # The keys that a fence may carry, and which kinds read them.
 REQUIRED = ("title", "description")
 KNOWN = sorted({text for kind in KINDS.values() for text in kind.texts})
+# The labels whose texts a page may say in its own words.
+TICKED = {"queries", "keys", "rows", "columns", "categories"}
 
 
 # One figure
@@ -39,6 +42,7 @@ def render(data: dict, fence: dict, language: str, identity: str) -> str:
         raise Refused(f"labels of kind {kind} do not know {key!r}, known are {', '.join(sorted(known.labels))}")
     for key in sorted(set(fence) & set(KNOWN) - known.texts):
         raise Refused(f"{key!r} says nothing in a figure of kind {kind}", by="page")
+    labels = told(labels, fence.get("tokens") or {})
     said = words.of("figures", language)
     texts = {**said, **fence} if kind == "attention" else {**fence, "head": said["head"]}
     tensors = {name: Array.of(stored) for name, stored in (data.get("tensors") or {}).items()}
@@ -57,6 +61,23 @@ def render(data: dict, fence: dict, language: str, identity: str) -> str:
         f'<p id="{name}-description">{clean(fence["description"])}</p>'
         f"{''.join(tables)}</details></figure>"
     )
+
+
+def told(labels: dict, tokens: dict) -> dict:
+    """The labels of a script with what stands at rows and columns said in the page's words: {label: text}. Raises Refused."""
+    tokens = {str(label): str(text) for label, text in tokens.items()}
+    met = set()
+
+    def said(ticks):
+        met.update(map(str, ticks))
+        return [tokens.get(str(tick), tick) for tick in ticks]
+
+    out = dict(labels)
+    for key in TICKED & set(labels):
+        given = labels[key]
+        out[key] = {name: said(ticks) for name, ticks in given.items()} if isinstance(given, dict) else said(given)
+    missing(tokens, sorted(met), "tokens", by="page")
+    return out
 
 
 def pictures(panels: list[Panel], name: str, title: str) -> str:
@@ -149,7 +170,7 @@ def texts_of(source: str) -> dict:
     for key, value in texts.items():
         if key not in REQUIRED and key not in KNOWN:
             raise Refused(f"a figure does not know {key!r}, known are {', '.join((*REQUIRED, *KNOWN))}", by="page")
-        if key in ("series", "nodes") and not isinstance(value, dict):
+        if key in ("series", "nodes", "tokens") and not isinstance(value, dict):
             raise Refused(f"{key}: is a map of names to texts", by="page")
         if key == "heads" and not isinstance(value, list):
             raise Refused("heads: is a list of texts", by="page")

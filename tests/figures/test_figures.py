@@ -205,6 +205,22 @@ def test_what_a_large_image_leaves_to_other_keys_is_in_its_table():
     ]
 
 
+def test_a_page_says_tokens_in_its_own_words():
+    words = {"the": "その", "cat": "猫", 2: "二"}
+    maps = kept("attention", {"w": softmax_rows(3, 3)}, queries=["the", "cat", 2], keys=["the", "cat", 2])
+    assert {*words.values()} <= set(drawn_texts(draw(maps, "ja", tokens=words)))
+    assert tables(draw(maps, "ja", tokens=words))[0][0] == ["", *words.values()]
+    for kind, labels in {
+        "matrix": {"rows": {"a": ["the", "cat"]}, "columns": {"a": ["cat", "the"]}},
+        "bars": {"categories": ["the", "cat"]},
+    }.items():
+        given = {"a": [[1.0, 2.0], [3.0, 4.0]] if kind == "matrix" else [1.0, 2.0]}
+        markup = draw(kept(kind, given, **labels), "ja", tokens={"cat": "猫"})
+        assert "猫" in drawn_texts(markup), kind
+        assert "cat" not in markup, kind
+        assert "the" in drawn_texts(markup), "a label without a text of the page stays"
+
+
 def test_texts_are_escaped_everywhere():
     evil = "<b>&\"'\x01"
     nodes = [{"id": "a", "text": evil, "shape": evil, "column": 0, "row": 0}]
@@ -436,6 +452,16 @@ REFUSED = {
         "not lead downwards",
     ),
     "one place": (kept("flow", {}, nodes=[{"id": i, "column": 0, "row": 0} for i in (0, 1)]), {}, "place of another"),
+    "a token that nothing has": (
+        kept("attention", {"w": GOOD}, keys=["a", "b", "c"]),
+        {"tokens": {"d": "…"}},
+        "tokens names 'd'",
+    ),
+    "tokens of a diagram": (
+        kept("flow", {}, nodes=[{"id": "a", "column": 0, "row": 0}]),
+        {"tokens": {"a": "…"}},
+        "'tokens' says nothing",
+    ),
     "kind": (kept("pie", {"a": [1.0]}), {}, "kind 'pie' is unknown"),
     "text of another kind": (kept("matrix", {"a": [[1.0]]}), {"y": "height"}, "'y' says nothing"),
 }

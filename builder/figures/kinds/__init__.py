@@ -31,10 +31,10 @@ def _kind(module, labels, texts):
 
 
 KINDS = {
-    "matrix": _kind(matrix, "groups rows columns operators digits mark rounding", "rows columns"),
+    "matrix": _kind(matrix, "groups rows columns operators digits mark rounding", "rows columns tokens"),
     "blocks": _kind(blocks, "groups code", "rows columns"),
-    "attention": _kind(attention, "queries keys heads masked grid extra", "rows columns heads"),
+    "attention": _kind(attention, "queries keys heads masked grid extra", "rows columns heads tokens"),
     "curves": _kind(curves, "points log band x", "series x y"),
-    "bars": _kind(bars, "categories low high log rounding", "series x"),
+    "bars": _kind(bars, "categories low high log rounding", "series x tokens"),
     "flow": _kind(flow, "nodes edges", "nodes"),
 }
