@@ -28,11 +28,11 @@ words = torch.tensor(
 # --8<-- [end:words]
 
 # --8<-- [start:places]
-# a step on is an eighth of a turn on the circle
-angle = torch.arange(5).double() * torch.pi / 4
+# five points on half a circle, one for each place
+r = 0.5**0.5
+points = [[1, 0], [r, r], [0, 1], [-r, r], [-1, 0]]
 places = torch.zeros(5, 6).double()
-places[:, 4] = angle.cos()
-places[:, 5] = angle.sin()
+places[:, 4:] = torch.tensor(points, dtype=torch.float64)
 X = words + places
 # --8<-- [end:places]
 

@@ -96,13 +96,14 @@ FIGURES = {
     "bars": kept("bars", {"float32": [2e-6, 1e-5], "float64": [3e-16, 2e-14]}, categories=["out", "grad"], log=True),
     "flow": kept(
         "flow",
-        {},
+        {"A": [[0.5, -1.0], [0.0, 0.25]]},
         nodes=[
             {"id": "x", "text": "X", "shape": [2, 5, 24], "column": 0, "row": 0},
+            {"id": "a", "text": "A", "cells": "A", "column": 1, "row": 0, "role": "v"},
             {"id": "q", "text": "X W_i^Q", "column": 0, "row": 1, "role": "q"},
             {"id": "sum", "text": "+", "column": 0, "row": 2},
         ],
-        edges=[["x", "q"], ["q", "sum"], ["x", "sum"]],
+        edges=[["x", "q"], ["q", "sum"], ["x", "sum"], ["a", "sum"]],
     ),
 }
 TEXTS = {"title": "Where W_1^Q is", "description": "One block for each head."}
@@ -271,7 +272,7 @@ def test_the_tables_hold_the_numbers():
     (plan,) = tables(draw(FIGURES["blocks"]))
     assert ["W3K", "in_proj_weight", "36:42", "0:24", "in_proj_weight[36:42].T"] in plan
     assert len(plan) == 1 + 12 + 12
-    (flow,) = tables(draw(FIGURES["flow"]))
+    flow, _ = tables(draw(FIGURES["flow"]))
     assert flow[1] == ["X", "(2, 5, 24)", "X WiQ, +"]
 
 
@@ -346,6 +347,18 @@ def test_blocks_are_to_scale_and_say_what_they_are():
     assert len(set(opacities.values())) == 4
 
 
+def test_a_box_of_a_diagram_holds_a_matrix():
+    markup = draw(FIGURES["flow"])
+    strong, weak, faint = (
+        next(path for path in tree(markup).iter(f"{SVG}path") if path.get("fill-opacity") == share)
+        for share in ("1", "0.5", "0.25")
+    )
+    assert "z" in strong.get("d")[:-1], "a number below 0 is hollow: its square has a hole"
+    assert weak.get("d").count("z") == faint.get("d").count("z") == 1
+    assert "(2, 2)" in drawn_texts(markup), "the shape is the tensor's own"
+    assert tables(markup)[1][1:] == [["0", "0.5", "−1"], ["1", "0", "0.25"]]
+
+
 def test_curves_break_where_a_value_is_missing():
     markup = draw(kept("curves", {"x": [0.0, 1.0, 2.0, 3.0, 4.0], "y": [0.0, 1.0, None, 1.0, 0.0]}))
     (line,) = (p for p in tree(markup).iter(f"{SVG}path") if (p.get("class") or "").startswith("v"))
@@ -404,6 +417,13 @@ def test_symbols_have_true_indices():
 
 
 GOOD = softmax_rows(2, 3)
+
+
+def box(size=1, value=1.0, **node):
+    """A diagram of one box, and a tensor "a"."""
+    return kept("flow", {"a": [[value] * size]}, nodes=[{"id": "n", "column": 0, "row": 0, **node}])
+
+
 REFUSED = {
     "does not sum to 1": (kept("attention", {"w": [[0.5, 0.5], [0.5, 0.6]]}), {}, r"row 1 sums to 1\.1"),
     "head is named": (kept("attention", {"w": [GOOD, [[1.0, 0, 0], [0.5, 0, 0]]]}), {}, "row 1 of head 1 sums to 0.5"),
@@ -462,6 +482,10 @@ REFUSED = {
         {"tokens": {"a": "…"}},
         "'tokens' says nothing",
     ),
+    "cells of no tensor": (box(cells="b"), {}, "cells names 'b'"),
+    "a tensor in no box": (box(), {}, "tensors names 'a'"),
+    "cells of a large matrix": (box(17, cells="a"), {}, "at most 16 a side"),
+    "cells that are not finite": (box(1, None, cells="a"), {}, "no shade shows"),
     "kind": (kept("pie", {"a": [1.0]}), {}, "kind 'pie' is unknown"),
     "text of another kind": (kept("matrix", {"a": [[1.0]]}), {"y": "height"}, "'y' says nothing"),
 }

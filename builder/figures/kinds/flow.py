@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from builder.figures.drawing import SMALL, Panel, Refused, arrow, trim, width_of
-from builder.figures.kinds.common import ROLES, Tensors, missing, opacity
+from builder.figures.drawing import SMALL, Array, Panel, Refused, arrow, flat, trim, width_of
+from builder.figures.kinds import matrix
+from builder.figures.kinds.common import ROLES, Tensors, missing, opacity, two_axes
 from builder.figures.tables import table
 
 Spot = tuple[float, float]  # px
 Edge = tuple[str, str]  # from, to
+CELL = 9  # px, of one number of a matrix in a box
+MOST_CELLS = 16  # to a side
 
 
 @dataclass
@@ -20,6 +23,7 @@ class Node:
     column: int
     row: int
     role: str
+    cells: str = ""  # the tensor that is drawn in the box
     x: float = 0
     y: float = 0
     w: float = 0
@@ -29,7 +33,7 @@ class Node:
 def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[dict[str, Node], list[Edge]]:
     """({id: Node}, [(from, to)]), checked: places are free, edges lead to known boxes, downwards or sideways."""
     said = texts.get("nodes", {})
-    nodes, places = {}, {}
+    nodes, places, drawn = {}, {}, set()
     for entry in labels.get("nodes", []):
         lacking = {"id", "column", "row"} - set(entry)
         if lacking:
@@ -38,13 +42,26 @@ def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[dict[str, Node],
         if role not in ROLES:
             raise Refused(f"node {entry['id']!r} has role {role!r}, known are {', '.join(ROLES)}")
         text = str(said.get(entry["id"], entry.get("text", entry["id"])))
-        node = Node(entry["id"], text.split("\n"), shape_text(entry.get("shape")), entry["column"], entry["row"], role)
+        cells, shape = entry.get("cells", ""), entry.get("shape")
+        if cells:
+            missing([cells], tensors, "cells")
+            if max(two_axes(cells, tensors[cells])) > MOST_CELLS:
+                raise Refused(
+                    f"{cells!r} of shape {tensors[cells].shape} is too large for a box: at most {MOST_CELLS} a side"
+                )
+            if not all(map(math.isfinite, flat(tensors[cells].data))):
+                raise Refused(f"{cells!r} holds a number that is not finite, which no shade shows")
+            shape = tensors[cells].shape if shape is None else shape
+            drawn.add(cells)
+        place = entry["column"], entry["row"]
+        node = Node(entry["id"], text.split("\n"), shape_text(shape), *place, role, cells)
         if node.id in nodes or (node.column, node.row) in places:
             raise Refused(f"node {node.id!r} has the id or the place of another node")
         nodes[node.id] = places[node.column, node.row] = node
     if not nodes:
         raise Refused("a flow needs labels={'nodes': [...], 'edges': [...]}")
     missing(said, nodes, "nodes", by="page")
+    missing(tensors, sorted(drawn), "tensors")
     edges = [tuple(edge) for edge in labels.get("edges", [])]
     for a, b in edges:
         missing([a, b], nodes, "edges")
@@ -64,8 +81,10 @@ def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple[dict[str,
     """Boxes on a grid of columns and rows, joined by arrows that run only down and across."""
     nodes, edges = checked
     for node in nodes.values():
-        node.w = max([width_of(t) for t in node.lines] + [width_of(node.shape, SMALL, code=True)]) + 24
-        node.h = 18 * len(node.lines) + (17 if node.shape else 0) + 14
+        rows, across = two_axes(node.cells, tensors[node.cells]) if node.cells else (0, 0)
+        widest = [*(width_of(t) for t in node.lines), width_of(node.shape, SMALL, code=True), across * CELL]
+        node.w = max(widest) + (12 if rows else 24)
+        node.h = 18 * len(node.lines) + (rows * CELL + 8 if rows else 0) + (17 if node.shape else 0) + 14
     columns = [n.column for n in nodes.values()]
     columns = range(math.floor(min(columns)), math.ceil(max(columns)) + 1)
     rows = sorted({n.row for n in nodes.values()})
@@ -119,15 +138,41 @@ def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple[dict[str,
     for node in nodes.values():
         form = f' rx="4"{opacity(0.06 if node.role == "x" else 0.16)}'
         panel.rect(node.x, node.y, node.w, node.h, f"f l r-{node.role}", form)
-        y = node.y + (node.h - 18 * len(node.lines) - (17 if node.shape else 0)) / 2
+        y = node.y + 7
         for i, text in enumerate(node.lines):
             panel.text(node.x + node.w / 2, y + 14 + 18 * i, text, "m")
+        y += 18 * len(node.lines)
+        if node.cells:
+            y += 4
+            rows, across = two_axes(node.cells, tensors[node.cells])
+            put_cells(panel, tensors[node.cells], node.x + (node.w - across * CELL) / 2, y, node.role)
+            y += rows * CELL + 4
         if node.shape:
-            panel.text(node.x + node.w / 2, y + 18 * len(node.lines) + 12.5, node.shape, "m a2", SMALL, code=True)
+            panel.text(node.x + node.w / 2, y + 12.5, node.shape, "m a2", SMALL, code=True)
     if left < 0:
         panel.add("</g>")
     panel.width = right - left
     return [panel]
+
+
+def put_cells(panel: Panel, tensor: Array, left: float, top: float, role: str) -> None:
+    """A matrix as squares, the stronger the larger the number is in size; one below 0 is hollow. A weight has its own colour."""
+    data = tensor.data if len(tensor.shape) == 2 else [[value] for value in tensor.data]
+    greatest = max(abs(value) for value in flat(data)) or 1
+    shades = {}
+    for i, row in enumerate(data):
+        for j, value in enumerate(row):
+            x, y, side = trim(left + j * CELL + 0.5), trim(top + i * CELL + 0.5), CELL - 1
+            hole = f"M{trim(left + j * CELL + 2.5)} {trim(top + i * CELL + 2.5)}v{side - 4}h{side - 4}v-{side - 4}z"
+            square = f"M{x} {y}h{side}v{side}h-{side}z" + (hole if value < 0 else "")
+            shades.setdefault(round(abs(value) / greatest * 20) / 20, []).append(square)
+    panel.add(f'<g class="{"w" if role == "x" else f"f r-{role}"}">')
+    for shade in sorted(shades):
+        if shade:
+            panel.path("".join(shades[shade]), extra=opacity(shade))
+    panel.add("</g>")
+    rows, columns = len(data), len(data[0])
+    panel.rect(left, top, columns * CELL, rows * CELL, "b")
 
 
 def entry_ports(nodes: dict[str, Node], edges: list[Edge]) -> dict[Edge, float]:
@@ -211,10 +256,11 @@ def toward(x: float, y: float, to_x: float, to_y: float, distance: float) -> Spo
 def tables(
     tensors: Tensors, labels: dict, texts: dict, words: dict[str, str], checked: tuple[dict[str, Node], list[Edge]]
 ) -> Iterator[str]:
-    """One table: a row a box, with its shape and where it leads."""
+    """One table: a row a box, with its shape and where it leads; then the numbers of what is drawn in boxes."""
     nodes, edges = checked
     lines = []
     for node in sorted(nodes.values(), key=lambda n: (n.row, n.column)):
         onward = ", ".join(" ".join(nodes[b].lines) for a, b in edges if a == node.id)
         lines.append([" ".join(node.lines), node.shape, onward or "–"])
     yield table("", [words["box"], words["shape"], words["leads to"]], lines)
+    yield from matrix.tables(tensors, {}, texts, words, {})
