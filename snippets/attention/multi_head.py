@@ -55,6 +55,31 @@ for one, other in combinations(by_head.values(), 2):
     assert not torch.equal(one.argmax(-1), other.argmax(-1))  # guard: dark_cells_differ
 figure("heads", "attention", {"weights": torch.stack(list(by_head.values()))}, {"heads": list(by_head)})
 
+# --8<-- [start:words]
+import running_example as five
+
+X = five.X
+# (2, 5, 3) each: heads, words, numbers of a query
+asked, offered, held = X @ five.W_Q, X @ five.W_K, X @ five.W_V
+found, A = attention(asked, offered, held)
+# (5, 6): both heads side by side, then back to E
+result = torch.cat([*found], dim=-1) @ five.W_O
+# rows 0-2 of W_O belong to head 0, rows 3-5 to head 1
+by_head = [found[i] @ five.W_O[3 * i : 3 * i + 3] for i in (0, 1)]
+torch.testing.assert_close(result, by_head[0] + by_head[1])
+# the colour and the animal of each word
+print(result[:, 2:4])
+# --8<-- [end:words]
+black, cat, _, white, dog = range(5)
+assert A[0, [cat, dog]].argmax(-1).tolist() == [black, white]  # guard: nouns_find_adjectives
+assert A[1, [black, white]].argmax(-1).tolist() == [cat, dog]  # guard: adjectives_find_nouns
+zero = torch.zeros(5).double()
+assert torch.equal(by_head[0][:, 3], zero)  # guard: head_0_writes_the_colour
+assert torch.equal(by_head[1][:, 2], zero)  # guard: head_1_writes_the_animal
+show("told_colour", f"{result[cat, 2]:.2f}".replace("-", "−"))
+show("told_animal", f"{result[black, 3]:.2f}".replace("-", "−"))
+figure("words", "attention", {"weights": A}, {"queries": five.TOKENS, "keys": five.TOKENS})
+
 # --8<-- [start:concat]
 # (H d_v, E): rows i d_v to (i + 1) d_v belong to head i
 W_O = 0.5 * torch.randn(H * d_v, E)
@@ -71,25 +96,24 @@ show("joined_width", H * d_v)
 show("heads", H)
 show("d_v", d_v)
 show("embed_dim", E)
-nodes, edges = [], []
-
-
-def node(id, text, shape, column, row, role, *after):
-    """One box of the diagram, with edges from the boxes before it."""
-    nodes.append({"id": id, "text": text, "shape": str(tuple(shape)), "column": column, "row": row, "role": role})
-    edges.extend([before, id] for before in after)
-
-
-for column, (name, x, W) in enumerate([("Q", Q, W_Q), ("K", K, W_K), ("V", V, W_V)]):
-    node(name, name, x.shape, 1.5 * column, 0, name.lower())
-    node(f"W_{name}", f"{name} W_i^{name}", (x @ W).shape, 1.5 * column, 1, name.lower(), name)
-for i in range(H):
-    node(f"A_{i}", f"A_{i}", weights[i].shape, i, 2, "x", "W_Q", "W_K")
-for i in range(H):
-    node(f"head_{i}", f"head_{i}", heads[i].shape, i, 3, "x", f"A_{i}", "W_V")
-node("concat", "concat", joined.shape, 1.5, 4, "x", *(f"head_{i}" for i in range(H)))
-node("out", "× W^O", out.shape, 1.5, 5, "o", "concat")
-figure("diagram", "flow", {}, {"nodes": nodes, "edges": edges})
+parts = {"X": X, "concat": torch.cat([*found], dim=-1), "Y": result}
+boxes = [("X", "X", 1.5, 0, "x", [])]
+for i, (near, far) in enumerate([(0, 1), (3, 2)]):  # head 1 is drawn as in a mirror, so that no two ways cross
+    parts |= {f"Q_{i}": asked[i], f"K_{i}": offered[i], f"V_{i}": held[i], f"A_{i}": A[i], f"head_{i}": found[i]}
+    boxes += [
+        (f"Q_{i}", f"Q_{i}", near, 1, "q", ["X"]),
+        (f"K_{i}", f"K_{i}", far, 1, "k", ["X"]),
+        (f"A_{i}", f"A_{i}", near, 2, "x", [f"Q_{i}", f"K_{i}"]),
+        (f"V_{i}", f"V_{i}", far, 2, "v", ["X"]),
+        (f"head_{i}", f"head_{i}", (near + far) / 2, 3, "v", [f"A_{i}", f"V_{i}"]),
+    ]
+boxes += [("concat", "concat", 1.5, 4, "v", ["head_0", "head_1"]), ("Y", "× W^O", 1.5, 5, "o", ["concat"])]
+recap = [
+    {"id": id, "text": text, "cells": id, "column": column, "row": row, "role": role}
+    for id, text, column, row, role, _ in boxes
+]
+recap_edges = [[before, id] for id, *_, befores in boxes for before in befores]
+figure("recap", "flow", parts, {"nodes": recap, "edges": recap_edges})
 
 # --8<-- [start:order]
 order = [2, 0, 3, 1]

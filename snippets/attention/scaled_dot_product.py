@@ -1,5 +1,7 @@
 """Scaled dot-product attention: shapes, what it is indifferent to, and why it divides by sqrt(d_k)."""
 
+from running_example import TOKENS
+
 # --8<-- [start:setup]
 import torch
 import torch.nn.functional as F
@@ -87,6 +89,31 @@ else:
 by_keys = F.scaled_dot_product_attention(Q[None], K[None], V[None], scale=S**-0.5)[0]
 torch.testing.assert_close(wrong_scale, by_keys)  # guard: divided_by_the_number_of_keys
 show("wrong_scale", f"{(wrong_scale - fused).abs().max():.2f}")
+
+# --8<-- [start:words]
+from running_example import W_K, W_Q, W_V, X
+
+# (5, 3) each: five words, and what each asks, offers, holds
+asks, offers, holds = X @ W_Q[0], X @ W_K[0], X @ W_V[0]
+found, divided = attention(asks, offers, holds)
+not_divided = (asks @ offers.T).softmax(dim=-1)
+print("divided    ", *(f"{w:.2f}" for w in divided[1]))
+print("not divided", *(f"{w:.2f}" for w in not_divided[1]))
+print("value of 0 ", *(f"{v:5.2f}" for v in holds[0]))
+print("output of 1", *(f"{o:5.2f}" for o in found[1]))
+assert (not_divided.amax(-1) > divided.amax(-1)).all()
+# --8<-- [end:words]
+black, cat, _, white, dog = range(5)
+assert divided[[cat, dog]].argmax(-1).tolist() == [black, white]  # guard: each_noun_its_adjective
+show("black_divided", f"{divided[cat, black]:.2f}")
+show("black_not_divided", f"{not_divided[cat, black]:.2f}")
+show("told_colour", f"{found[cat, 2]:.2f}".replace("-", "−"))
+figure(
+    "words",
+    "attention",
+    {"weights": torch.stack([divided, not_divided])},
+    {"queries": TOKENS, "keys": TOKENS, "heads": ["/ sqrt(D)", "plain"]},
+)
 
 
 # --8<-- [start:parameters]

@@ -137,6 +137,35 @@ assert (attention_weights(query, T) - 1 / S).abs().max() < 1e-4  # guard: all_we
 show("mean", f"{mean:g}")
 show("covariance", f"{covariance:.4f}".replace("-", "−"))
 
+# --8<-- [start:words]
+from running_example import W_K, W_Q, W_V, X
+
+# what word 1 asks, what all five offer, the colours they hold
+asked, offered = X[1] @ W_Q[0], X @ W_K[0]
+colours = (X @ W_V[0])[:, 2]
+# a dot product in place of nearness
+match = offered @ asked
+print("match  ", *(f"{m:5.2f}" for m in match))
+print("colours", *(f"{c:5.2f}" for c in colours))
+temperatures = [0.1, 3**0.5, 100.0]
+for T in temperatures:
+    answer = (match / T).softmax(-1) @ colours
+    print(f"T {T:6.2f}  answer {answer:+.2f}")
+# no key equals the query
+assert not (offered == asked).all(-1).any()
+# --8<-- [end:words]
+black = 0
+assert match.argmax() == black  # guard: the_word_before_matches_best
+coldest, at_root, hottest = ((match / T).softmax(-1) @ colours for T in temperatures)
+torch.testing.assert_close(coldest, colours[black])  # guard: cold_is_the_best_match
+assert (hottest - colours.mean()).abs() < 0.05  # guard: hot_is_near_the_mean
+by_attention = F.scaled_dot_product_attention(asked[None, None], offered[None], (X @ W_V[0])[None])
+torch.testing.assert_close(at_root, by_attention[0, 0, 2])  # guard: what_attention_answers
+show("word_answer", f"{at_root:.2f}".replace("-", "−"))
+show("word_root", f"{temperatures[1]:.2f}")
+show("word_cold", f"{temperatures[0]:g}")
+show("word_mean", f"{colours.mean():g}")
+
 # --8<-- [start:kernel]
 s = 0.5
 # (141, S): the Gaussian of width s around every key

@@ -96,7 +96,7 @@ FIGURES = {
     "bars": kept("bars", {"float32": [2e-6, 1e-5], "float64": [3e-16, 2e-14]}, categories=["out", "grad"], log=True),
     "flow": kept(
         "flow",
-        {"A": [[0.5, -1.0], [0.0, 0.25]]},
+        {"A": [[0.5, -1.0], [0.0, 0.2]]},
         nodes=[
             {"id": "x", "text": "X", "shape": [2, 5, 24], "column": 0, "row": 0},
             {"id": "a", "text": "A", "cells": "A", "column": 1, "row": 0, "role": "v"},
@@ -351,12 +351,12 @@ def test_a_box_of_a_diagram_holds_a_matrix():
     markup = draw(FIGURES["flow"])
     strong, weak, faint = (
         next(path for path in tree(markup).iter(f"{SVG}path") if path.get("fill-opacity") == share)
-        for share in ("1", "0.5", "0.25")
+        for share in ("1", "0.5", "0.2")
     )
     assert "z" in strong.get("d")[:-1], "a number below 0 is hollow: its square has a hole"
     assert weak.get("d").count("z") == faint.get("d").count("z") == 1
     assert "(2, 2)" in drawn_texts(markup), "the shape is the tensor's own"
-    assert tables(markup)[1][1:] == [["0", "0.5", "−1"], ["1", "0", "0.25"]]
+    assert tables(markup)[1][1:] == [["0", "0.5", "−1"], ["1", "0", "0.2"]]
 
 
 def test_curves_break_where_a_value_is_missing():

@@ -13,6 +13,7 @@ Spot = tuple[float, float]  # px
 Edge = tuple[str, str]  # from, to
 CELL = 9  # px, of one number of a matrix in a box
 MOST_CELLS = 16  # to a side
+SHADES = 10  # told apart by eye, and each is a path to fetch
 
 
 @dataclass
@@ -159,20 +160,22 @@ def put_cells(panel: Panel, tensor: Array, left: float, top: float, role: str) -
     """A matrix as squares, the stronger the larger the number is in size; one below 0 is hollow. A weight has its own colour."""
     data = tensor.data if len(tensor.shape) == 2 else [[value] for value in tensor.data]
     greatest = max(abs(value) for value in flat(data)) or 1
-    shades = {}
+    shades, side = {}, CELL - 1
     for i, row in enumerate(data):
         for j, value in enumerate(row):
-            x, y, side = trim(left + j * CELL + 0.5), trim(top + i * CELL + 0.5), CELL - 1
-            hole = f"M{trim(left + j * CELL + 2.5)} {trim(top + i * CELL + 2.5)}v{side - 4}h{side - 4}v-{side - 4}z"
-            square = f"M{x} {y}h{side}v{side}h-{side}z" + (hole if value < 0 else "")
-            shades.setdefault(round(abs(value) / greatest * 20) / 20, []).append(square)
-    panel.add(f'<g class="{"w" if role == "x" else f"f r-{role}"}">')
+            square = f"M{j * CELL} {i * CELL}h{side}v{side}h-{side}z"
+            if value < 0:
+                square += f"m2 2v{side - 4}h{side - 4}v-{side - 4}z"
+            shades.setdefault(round(abs(value) / greatest * SHADES) / SHADES, []).append(square)
+    rows, columns = len(data), len(data[0])
+    panel.rect(left, top, columns * CELL, rows * CELL, "b")
+    # From a corner of its own, so that the squares of all matrices are written alike, and packed they weigh little.
+    move = f' transform="translate({trim(left + 0.5)} {trim(top + 0.5)})"'
+    panel.add(f'<g class="{"w" if role == "x" else f"f r-{role}"}"{move}>')
     for shade in sorted(shades):
         if shade:
             panel.path("".join(shades[shade]), extra=opacity(shade))
     panel.add("</g>")
-    rows, columns = len(data), len(data[0])
-    panel.rect(left, top, columns * CELL, rows * CELL, "b")
 
 
 def entry_ports(nodes: dict[str, Node], edges: list[Edge]) -> dict[Edge, float]:
