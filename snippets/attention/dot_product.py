@@ -47,6 +47,32 @@ for name, j in {"nearest": nearest, "winner": winner}.items():
     show(f"{name}_angle", f"{angles[j]:.0f}")
     show(f"{name}_weight", f"{weights[0, j]:.3f}")
 
+# --8<-- [start:words]
+from running_example import W_K, W_Q, X
+
+# (3,) and (5, 3): what word 1 asks, what all five offer
+asked, offered = X[1] @ W_Q[0], X @ W_K[0]
+lengths = offered.norm(dim=-1)
+angles = F.cosine_similarity(asked, offered, dim=-1).acos().rad2deg()
+products = offered @ asked
+for j in range(5):
+    print(
+        f"key {j}  norm {lengths[j]:.2f}  angle {angles[j]:5.1f}"
+        f"  dot {products[j]:+.2f}"
+    )
+# two ways to one dot product: longer, or nearer in angle
+torch.testing.assert_close(products[1], products[3])
+assert lengths[1] < lengths[3]
+assert angles[1] < angles[3]
+# --8<-- [end:words]
+black, cat, joining, white, dog = range(5)
+assert lengths[[cat, joining, dog]].max() < lengths[black]  # guard: adjectives_are_longest
+assert angles.argmin() == products.argmax() == black  # guard: black_by_angle
+torch.testing.assert_close(lengths[black], lengths[white])  # guard: adjectives_of_one_length
+show("black_angle", f"{angles[black]:.0f}")
+show("white_angle", f"{angles[white]:.0f}")
+show("cat_angle", f"{angles[cat]:.0f}")
+
 # --8<-- [start:longer_key]
 def stretched(j, factor):
     # the weights of query 0 when key j alone is stretched

@@ -78,7 +78,6 @@ assert torch.equal(by_head[0][:, 3], zero)  # guard: head_0_writes_the_colour
 assert torch.equal(by_head[1][:, 2], zero)  # guard: head_1_writes_the_animal
 show("told_colour", f"{result[cat, 2]:.2f}".replace("-", "−"))
 show("told_animal", f"{result[black, 3]:.2f}".replace("-", "−"))
-figure("words", "attention", {"weights": A}, {"queries": five.TOKENS, "keys": five.TOKENS})
 
 # --8<-- [start:concat]
 # (H d_v, E): rows i d_v to (i + 1) d_v belong to head i

@@ -10,7 +10,7 @@ black, cat, _, white, dog = range(5)
 import torch
 from running_example import words
 
-torch.set_default_dtype(torch.float64)
+torch.set_default_dtype(torch.float64)  # (1)!
 torch.set_printoptions(precision=2, sci_mode=False)
 L, E = words.shape
 print(f"words {tuple(words.shape)}")
@@ -104,18 +104,11 @@ turned = Q[1:, 1:] / Q[1:, 1:].norm(dim=-1, keepdim=True)
 torch.testing.assert_close(turned, places[:-1, 4:])  # guard: one_place_back
 torch.testing.assert_close(K[:, 1:], 2 * places[:, 4:])  # guard: key_has_its_own_place
 torch.testing.assert_close(V, X[:, :D])  # guard: value_is_three_columns
-keys = {"K": K, "V": V}
-figure(
-    "keys_values",
+figure(  # guard: product_of_keys
+    "keys",
     "matrix",
-    keys,
-    {
-        "rows": dict.fromkeys(keys, TOKENS),
-        "groups": {
-            "K": [{"role": "k", "head": 0, "of": torch.einsum("le,ed->ld", X, W_K[0])}],
-            "V": [{"role": "v", "head": 0, "of": torch.einsum("le,ed->ld", X, W_V[0])}],
-        },
-    },
+    {"K": K},
+    {"rows": {"K": TOKENS}, "groups": {"K": [{"role": "k", "head": 0, "of": torch.einsum("le,ed->ld", X, W_K[0])}]}},
 )
 
 # --8<-- [start:scores]
@@ -142,6 +135,8 @@ print(f"weights  {A[1]}")
 assert torch.equal(A[nouns].argmax(-1), torch.tensor(adjectives))  # guard: each_noun_its_adjective
 others = torch.cat([A[cat, :black], A[cat, black + 1 :]])
 assert A[cat, black] > 10 * others.max()  # guard: black_takes_most
+assert A[cat, black] > 2 * A[black, cat]  # guard: not_mutual
+show("black_to_cat", f"{A[black, cat]:.2f}")
 show("e", f"{torch.ones(()).exp():.3f}")
 show("top_weight", f"{A[cat, black]:.2f}")
 show("other_weight", f"{A[cat, white]:.2f}")
