@@ -75,7 +75,7 @@ figure(  # guard: product_of_queries
     {"X": X, "W_0^Q": W, "Q": Q},
     {
         "operators": ["@", "="],
-        "rows": {"X": TOKENS, "W_0^Q": COLUMNS},
+        "rows": {"X": TOKENS, "W_0^Q": COLUMNS, "Q": TOKENS},
         "groups": {
             "X": [{"role": "x"}],
             "W_0^Q": [{"role": "q", "head": 0, "of": W_Q.unbind(0)[0]}],
