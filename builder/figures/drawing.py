@@ -50,7 +50,7 @@ def floats(value: list | float | None) -> list | float | None:
 
 MATH = re.compile(
     r"(?<![A-Za-z0-9_])([A-Za-zα-ωΑ-Ω]|10|head(?=_[0-9a-z]\b))(?=[_^])(?:_(\{[^{}]*\}|[A-Za-z0-9]+))?(?:\^(\{[^{}]*\}|-?[A-Za-z0-9⊤]+))?"
-    r"(?![A-Za-z0-9_^])"
+    r"(?![A-Za-z0-9_^]|\.[A-Za-z])"
 )
 NARROW = {**dict.fromkeys("iljI.,:;'|!", 0.27), **dict.fromkeys('frt()[]{}/-* "', 0.34)}
 NARROW |= {**dict.fromkeys("mwMW@%", 0.88), **dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ", 0.7)}

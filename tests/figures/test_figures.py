@@ -403,6 +403,8 @@ def test_numbers_are_written_for_readers(value, said):
 def test_symbols_have_true_indices():
     assert re.sub(r'"[^"]*"', "", typeset("W_1^Q")).count("<tspan") == 3
     assert typeset("in_proj_weight") == "in_proj_weight"
+    assert typeset("c_attn.weight") == "c_attn.weight", "a name with a dot in it is no letter with an index"
+    assert "<tspan" in typeset("by d_k. Then")
     assert typeset("w_q_2 and my_k") == "w_q_2 and my_k"
     assert 'class="s i"' in typeset("head_i")
     for text in ("d_k", "W_1^Q", "K_i^⊤ / √d_k", "10^6 steps", "x_{12} = y"):
