@@ -106,7 +106,7 @@ try:
     wrong.load_state_dict(
         right | {"in_proj_weight": state["c_attn.weight"]})
 except RuntimeError as error:
-    print(str(error).splitlines()[1].strip())
+    print(str(error).splitlines()[1].split(":")[0].strip())
 else:
     raise AssertionError("c_attn.weight was taken as it is")
 wrong.load_state_dict(
