@@ -106,6 +106,28 @@ def axes_of(axes: str) -> list[list[str]]:
     return [(inside or alone).split() for inside, alone in re.findall(r"\(([^)]*)\)|(\S+)", axes)]
 
 
+def places(layout: Layout, name: str, shape: tuple[int, ...], H: int, K: int | None = None) -> list[dict]:
+    """The heads in a weight as blocks of a matrix, to draw it: {"rows": [first, end], "role", "head", "text"} each.
+
+    "columns" instead where heads lie along the last axis. A weight of three axes is meant as the matrix that comes of joining
+    the heads with the axis behind them: (E, H, D) as (E, H * D). Raises ValueError where the heads do not divide the axis.
+    """
+    part = layout.tensors[name]
+    if "n" not in part.axes or "e" not in part.axes:
+        raise ValueError(f"name: expected a weight with heads, got {name} with the axes {part.axes}")
+    slots = slots_of(layout, part.roles, H, K or H)
+    axis = "columns" if part.axes.startswith("e") else "rows"
+    first = int(axis == "columns")
+    length = math.prod(shape[first : first + 1 if "(" in part.axes else first + 2])
+    if length % len(slots):
+        raise ValueError(f"{name}: expected {len(slots)} heads of one width, got {tuple(shape)}")
+    width = length // len(slots)
+    return [
+        {axis: [i * width, (i + 1) * width], "role": role, "head": head, "text": f"{role}{head}"}
+        for i, (role, head) in enumerate(slots)
+    ]
+
+
 # Names
 
 
@@ -167,25 +189,3 @@ def layouts() -> dict[str, Layout]:
                 raise ValueError(f"{path.name}: {layout.name!r} is there twice")
             found[layout.name] = layout
     return found
-
-
-def places(layout: Layout, name: str, shape: tuple[int, ...], H: int, K: int | None = None) -> list[dict]:
-    """The heads in a weight as blocks of a matrix, to draw it: {"rows": [first, end], "role", "head", "text"} each.
-
-    "columns" instead where heads lie along the last axis. A weight of three axes is meant as the matrix that comes of joining
-    the heads with the axis behind them: (E, H, D) as (E, H * D). Raises ValueError where the heads do not divide the axis.
-    """
-    part = layout.tensors[name]
-    if "n" not in part.axes or "e" not in part.axes:
-        raise ValueError(f"name: expected a weight with heads, got {name} with the axes {part.axes}")
-    slots = slots_of(layout, part.roles, H, K or H)
-    axis = "columns" if part.axes.startswith("e") else "rows"
-    first = int(axis == "columns")
-    length = math.prod(shape[first : first + 1 if "(" in part.axes else first + 2])
-    if length % len(slots):
-        raise ValueError(f"{name}: expected {len(slots)} heads of one width, got {tuple(shape)}")
-    width = length // len(slots)
-    return [
-        {axis: [i * width, (i + 1) * width], "role": role, "head": head, "text": f"{role}{head}"}
-        for i, (role, head) in enumerate(slots)
-    ]
