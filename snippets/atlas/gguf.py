@@ -5,14 +5,14 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 torch.manual_seed(9)
 torch.set_default_dtype(torch.float64)
-B, L, E, H, K = 2, 5, 72, 6, 2  # K heads of keys and values
+B, L, E, H, K = 2, 5, 36, 6, 2  # K heads of keys and values
 D = E // H
 x = torch.randn(B, L, E)
 file = {  # a layer of architecture llama; shapes as torch has them
-    "attn_q.weight": torch.randn(H * D, E) / 4,
-    "attn_k.weight": torch.randn(K * D, E) / 4,
-    "attn_v.weight": torch.randn(K * D, E) / 4,
-    "attn_output.weight": torch.randn(E, H * D) / 4,
+    "attn_q.weight": torch.randn(H * D, E) / 3,
+    "attn_k.weight": torch.randn(K * D, E) / 3,
+    "attn_v.weight": torch.randn(K * D, E) / 3,
+    "attn_output.weight": torch.randn(E, H * D) / 3,
 }
 # --8<-- [end:setup]
 
@@ -167,7 +167,7 @@ permuted = layer(mistaken, neighbours=True)
 print(f"{(permuted - output).abs().max():.1f}")
 assert not torch.allclose(permuted, output, atol=1)
 # --8<-- [end:wrong]
-assert cut.shape == (3, 2, 4, E)  # guard: other_heads
+assert cut.shape == (3, 2, 2, E)  # guard: other_heads
 heads_of_70b, keys_of_70b = torch.tensor([64, 8])  # Llama 2 70B
 assert heads_of_70b // keys_of_70b == keys_of_70b  # guard: hidden_at_64_and_8
 
