@@ -81,7 +81,8 @@ for name, tensor in state.items():
             for block in places(layout, name, tensor.shape, H)
         ]
 figure("heads", "blocks", drawn, labels={"groups": groups})
-few = {f"{name}.kernel": torch.randn(E, n, D) for name, n in (("query", H), ("key", 2), ("value", 2))}
+with torch.random.fork_rng():  # a guard leaves the random numbers of the page alone
+    few = {f"{name}.kernel": torch.randn(E, n, D) for name, n in (("query", H), ("key", 2), ("value", 2))}
 grouped = to_paper(few | {"out.kernel": W_o}, "Flax nnx", H, 2)
 assert torch.equal(grouped.W_v[1], few["value.kernel"][:, 1])  # guard: groups_alike
 for declared in ("Flax linen", "Flax nnx", "Equinox", "Haiku"):
