@@ -31,6 +31,7 @@ from builder.pages import (
     formulas,
     glossary,
     includes,
+    journey,
     links,
     notebooks,
     reader,
@@ -52,6 +53,7 @@ SOURCES = (
     checks.faults,  # after the scripts: includes name their outputs
     search.faults,
     explorer_data.faults,
+    journey.faults,
 )
 BEFORE = (
     notebooks.cut,  # a practice page's cells
@@ -66,6 +68,7 @@ BEFORE = (
 CONTENT = (
     typed.check,  # before anything is added
     formulas.legible,
+    journey.put,  # its line stands under that of the notebook
     notebooks.put,
     banner.put,
     glossary.link,
@@ -127,7 +130,7 @@ def content(html: str, page: Page) -> str:
 
 def around_text(page: Page) -> list[str]:
     """What a page's text is made of besides its own Markdown, as a digest can be taken of it."""
-    return [project.DOCS.joinpath("glossary.yml").read_text("utf-8"), banner.put("", page)]
+    return [project.DOCS.joinpath("glossary.yml").read_text("utf-8"), banner.put("", page), journey.said(page)]
 
 
 def found(html: str, page: Page) -> list[dict]:

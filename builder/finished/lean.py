@@ -101,7 +101,7 @@ def unsearched(html: str, page: "Page") -> str:
     Each SVG is marked, though its box is: the search plugin ends an exclusion at the first end tag of the same name.
     """
     return re.sub(
-        r'<(details class="file"|p class="(?:page-tools|claims)"|svg(?= class="figure__svg))',
+        r'<(details class="file"|p class="(?:page-tools|page-way|page-next|claims)"|svg(?= class="figure__svg))',
         r"<\1 data-search-exclude",
         html,
     )

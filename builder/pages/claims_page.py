@@ -1,5 +1,6 @@
 """What a page says of claims: a quiet line under each block that has some, and the record of them all (reference/claims)."""
 
+import ast
 import html
 import itertools
 from dataclasses import replace
@@ -54,6 +55,32 @@ def plain_listings(markdown: str) -> str:
         if fence.language == "python" and fence.include and not fence.include.section and not fence.include.out:
             lines[fence.line - 1] = lines[fence.line - 1].replace("python", "text", 1)
     return "\n".join(lines)
+
+
+def set_off(markdown: str) -> str:
+    """Mark the lines of code that only check, so that the eye finds those that compute."""
+    lines = markdown.split("\n")
+    for fence in reader.fences_of(markdown):
+        include = fence.include
+        if fence.language != "python" or not include or include.out or include.is_recipe or not include.section:
+            continue
+        if checking := checking_lines(include.text):
+            lines[fence.line - 1] += f' hl_lines="{" ".join(map(str, checking))}"'
+    return "\n".join(lines)
+
+
+def checking_lines(code: str) -> list[int]:
+    """The lines of asserts and of assert_close, wherever they stand; none where these are all that there is."""
+    tree = ast.parse(code)
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Assert) or _asks_for_equality(node)]
+    checking = {line for node in found for line in range(node.lineno, node.end_lineno + 1)}
+    written = {number for number, line in enumerate(code.splitlines(), 1) if line.strip()}
+    return sorted(checking) if checking < written else []
+
+
+def _asks_for_equality(node):
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "assert_close"
 
 
 def quiet_line(claims: list[Claim], language: str) -> str:
@@ -137,7 +164,7 @@ def claims_table(language: str, root: str) -> str:
 
 def put(markdown: str, page: Page) -> str:
     """A page with its quiet lines, and on reference/claims with the record of all claims."""
-    markdown = plain_listings(quiet_lines(markdown, page.name, page.language))
+    markdown = set_off(plain_listings(quiet_lines(markdown, page.name, page.language)))
     root = "../" * len(Path(page.name).parts)
     return reader.replaced(
         markdown, page, lambda fence: claims_table(page.language, root) if fence.language == "claims" else None
