@@ -112,6 +112,7 @@ def test_bad_input_of_show_and_figure(small):
 
 RECORDED_ON = {
     "layouts/cost.json": "layouts/cost.md",
+    "layouts/trace.json": "layouts/trace.md",
     "libraries.json": "weights/any-model.md",
     "versions.json": "weights/per-head.md",
     "weights/real_model.json": "weights/real-model.md",
