@@ -79,6 +79,26 @@ torch.load(folder / "attack.pt", weights_only=False)
 assert (folder / "ran").exists()  # guard: without_it_the_file_acts
 
 
+# --8<-- [start:numbers]
+from convert import convert
+from detective import numbers
+from trained import rxnmapper_files
+
+stored, _ = rxnmapper_files()
+(layer,) = find({n: t.shape for n, t in stored.items()})
+print(*layer.readings[0].layouts, layer.num_heads)
+counted = numbers(layer, stored)
+print(*counted)
+to = "curated-transformers, split before"
+packed = convert(stored, "ALBERT", to, num_heads=8)
+(layer,) = find({n: t.shape for n, t in packed.items()}, num_heads=8)
+print(*(reading.layout.order.__name__ for reading in layer.readings))
+cut = numbers(layer, packed)
+print(*cut)
+# --8<-- [end:numbers]
+assert "number of heads: 8 " in counted[0]  # guard: heads_are_counted
+assert "(h t d)" in cut[0]  # guard: the_order_is_told
+
 # --8<-- [start:shapes]
 import math
 from atlas import axes_of

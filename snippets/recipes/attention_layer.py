@@ -30,8 +30,12 @@ class Layer:
     names: dict[str, str]  # roles ("q", "qkv", "o", ...) -> full name
     shapes: Shapes
     readings: list[Reading] = field(default_factory=list)
-    number: int = 1
     num_heads: int | None = None
+    alike: list[dict[str, str]] = field(default_factory=list)  # the names of each such layer, the first among them
+
+    @property
+    def number(self) -> int:
+        return len(self.alike)
 
     @property
     def sure(self) -> bool:

@@ -141,9 +141,9 @@ def find(tensors: Shapes, config: dict | None = None, num_heads: int | None = No
         there = tuple(sorted(name[len(prefix) :] for name in tensors if name.startswith(prefix)))
         kind = (re.sub(r"\d+", "#", prefix), *names, *shapes.values(), there)
         if kind in kinds:
-            kinds[kind].number += 1
+            kinds[kind].alike.append(names)
             continue
-        layer = kinds[kind] = Layer(prefix, names, shapes)
+        layer = kinds[kind] = Layer(prefix, names, shapes, alike=[names])
         if "low rank" in names:
             continue
         layer.num_heads = num_heads or heads_said(config, prefix) or heads_in(prefix, names, tensors)
@@ -183,6 +183,32 @@ def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str
     return told
 
 
+def numbers(layer: Layer, state: dict, num_heads: int | None = None) -> list[str]:
+    """What the numbers of trained layers say, all that are alike together; layout_trace.py says how, and how often it is right."""
+    from layout_trace import heads, orientation, packing, rotary, together
+
+    H = num_heads or layer.num_heads
+    every = [{role: state[name].float() for role, name in names.items()} for names in layer.alike]
+    asked: dict[str, list] = {}
+    if "qkv" in layer.names and H:
+        packed = [one["qkv"] if len(one["qkv"]) == max(one["qkv"].shape) else one["qkv"].T for one in every]
+        asked["order of its rows"] = [packing(one, H) for one in packed if len(one) == 3 * one.shape[1]]
+    elif {"q", "k", "v", "o"} <= set(layer.names) and all(one[role].dim() == 2 for one in every for role in "qkvo"):
+        square = all(one["q"].shape == one["k"].shape == (len(one["q"]),) * 2 for one in every)
+        if H and square:
+            asked["orientation of q and k"] = [orientation(one["q"], one["k"], H) for one in every]
+        if not H and square:
+            asked["number of heads"] = [heads(*(one[role] for role in "qkvo")) for one in every]
+        if H:
+            asked["rotary pairs"] = [rotary(one["q"], one["k"], H) for one in every]
+    told = []
+    for question, verdicts in asked.items():
+        if verdicts:
+            found = together(verdicts)
+            told.append(f"  by the numbers, {question}: {found.answer if found.sure else 'cannot be told'} (z {found.z:.1f})")
+    return told
+
+
 def notes(reading: Reading) -> list[str]:
     """What the matrices do not say, of the layouts that read so."""
     there = [layouts()[name] for name in reading.layouts]
@@ -204,6 +230,13 @@ if __name__ == "__main__":
     parser.add_argument("file", help="a checkpoint; config.json beside it is read too")
     parser.add_argument("--heads", type=int, help="the number of heads, if no file says it")
     parser.add_argument("--head", type=int, default=0, help="the head to be found")
+    parser.add_argument("--numbers", action="store_true", help="read the numbers too, and say what training left in them")
     asked = parser.parse_args()
     found = find(*header(asked.file), asked.heads)
-    print(*(line for layer in found for line in lines(layer, asked.heads, asked.head)) if found else ["no attention found"], sep="\n")
+    told = [line for layer in found for line in lines(layer, asked.heads, asked.head)]
+    if asked.numbers:
+        from convert_file import read
+
+        state, _ = read(asked.file)
+        told += [line for layer in found if layer.readings for line in numbers(layer, state, asked.heads)]
+    print(*told or ["no attention found"], sep="\n")

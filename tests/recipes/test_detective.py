@@ -12,7 +12,7 @@ import torch
 from atlas import layouts
 from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, safetensors, shapes_of
 from convert import to_paper
-from detective import find, lines
+from detective import find, lines, numbers
 from headers import header
 from torch import nn
 
@@ -185,3 +185,19 @@ def test_the_command_line(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ)
     assert 'W_q of head 2: state["self_attn.in_proj_weight"][12:18].T' in done.stdout
     assert f'convert(state, "torch", "torch", num_heads={H})' in done.stdout
+
+
+def test_untrained_numbers_tell_nothing():
+    torch.manual_seed(0)
+    state = {
+        f"layers.{i}.{name}": torch.randn(3 * E if "qkv" in name else E, E)
+        for i in range(3)
+        for name in ("qkv.weight", "proj.weight")
+    }
+    (layer,) = find({name: tensor.shape for name, tensor in state.items()}, num_heads=H)
+    (told,) = numbers(layer, state)
+    assert "cannot be told" in told
+    four = {f"layers.{i}.{role}_proj.weight": torch.randn(E, E) for i in range(3) for role in "qkvo"}
+    (layer,) = find({name: tensor.shape for name, tensor in four.items()})
+    assert layer.number == 3
+    assert "number of heads: cannot be told" in numbers(layer, four)[0]
