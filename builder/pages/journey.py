@@ -17,7 +17,6 @@ from builder.pages import reader
 from builder.pages.page import Page
 from builder.project import Fault
 
-FILE = project.DOCS / "journey.yml"
 KINDS = {"needs", "next", "exercise"}
 WITHOUT = ("index", "about", "reference/")  # from these a reader goes anywhere
 PACE = {"words": 240, "letters": 600, "lines": 40, "figures": 5}  # a minute
@@ -34,7 +33,8 @@ def _loaded(text: str) -> dict[str, dict]:
 
 def ways() -> dict[str, dict]:
     """{page without .md: {"needs": [...], "next": ..., "exercise": ...}}; nothing where a project says nothing."""
-    return _loaded(FILE.read_text("utf-8")) if FILE.is_file() else {}
+    file = project.DOCS / "journey.yml"
+    return _loaded(file.read_text("utf-8")) if file.is_file() else {}
 
 
 def minutes(content: str) -> int:
@@ -88,9 +88,9 @@ def said(page: Page) -> str:
 
 def faults() -> Iterator[Fault]:
     """Pages that are not there, a page that has no way, and a page that builds on itself."""
-    if not FILE.is_file():
+    found, file = ways(), "docs/journey.yml"
+    if not found:
         return
-    found, file = ways(), project.relative(FILE)
     pages = {path.with_suffix("").as_posix() for path in project.page_files(project.COMPLETE[0])}
     for page, way in found.items():
         if page not in pages:

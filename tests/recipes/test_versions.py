@@ -13,7 +13,8 @@ RECORDED = json.loads(versions.DATA.read_text(encoding="utf-8"))
 # data, what trains or reads a trained model, and what is tested in a browser or on the built page
 UNTESTED = {"kaomoji", "negation", "running_example", "option_grid", "head_view", "trained", "reactions", "pronouns"}
 # not yet tried under another PyTorch: they cut, turn and stack
-UNTESTED |= {"convert", "refit", "paper_heads", "compare_models", "atlas", "layout_trace"}
+UNTESTED |= {"convert", "refit", "paper_heads", "compare_models", "atlas", "layout_trace", "convert_file"}
+UNTESTED |= {"detective", "attention_layer", "attention_names", "headers"}  # names and shapes alone
 UNTESTED |= {path.stem for path in versions.RECIPES.glob("layouts_*.py")}
 
 

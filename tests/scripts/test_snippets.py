@@ -111,9 +111,11 @@ def test_bad_input_of_show_and_figure(small):
 
 
 RECORDED_ON = {
+    "atlas/compared.json": "atlas/index.md",
     "layouts/cost.json": "layouts/cost.md",
     "layouts/trace.json": "layouts/trace.md",
     "libraries.json": "weights/any-model.md",
+    "model_types.json": "atlas/detective.md",
     "versions.json": "weights/per-head.md",
     "weights/real_model.json": "weights/real-model.md",
 }
