@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch
@@ -11,9 +12,12 @@ os.environ["NO_MKDOCS_2_WARNING"] = "1"
 import browser
 import pytest
 import shared_site
+from filelock import FileLock
 from small_project import SmallProject
 
 ROOT = Path(__file__).parents[1]
+# Where a file is made in a tenth of the time, if there is such a place: the small project's are copied for each test.
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 2**28 else None
 
 
 def _needs_the_site(item):
@@ -37,20 +41,24 @@ def pytest_collection_finish(session):
 
 @pytest.fixture(scope="session")
 def built_small_project(tmp_path_factory):
-    """The small project, built: what the tests of broken builds start from. Left as it is."""
-    small = SmallProject(tmp_path_factory.mktemp("small") / "project")
-    small.stamp()
-    done = small.build()
-    assert done.returncode == 0, done.said
-    return small
+    """The small project, built once for all processes of a run: what the tests of broken builds start from. Left as it is."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    folder = (tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent) / "built_small_project"
+    with FileLock(folder.with_name("built_small_project.lock")):
+        if not folder.exists():
+            small = SmallProject(folder.with_name("built_small_project.now"))
+            small.stamp()
+            done = small.build()
+            assert done.returncode == 0, done.said
+            small.folder.rename(folder)
+    return SmallProject.at(folder)
 
 
 @pytest.fixture
-def small(built_small_project, tmp_path):
+def small(built_small_project):
     """A copy of the built small project, its records and its lock with it, to break."""
-    folder = tmp_path / "project"
-    shutil.copytree(built_small_project.folder, folder, symlinks=True)
-    return SmallProject.at(folder)
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+        yield SmallProject.at(shutil.copytree(built_small_project.folder, Path(folder) / "project", symlinks=True))
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from small_project import record_of
 
 from builder import project
 from builder.pages import checks, lock, marks, reader, shown, values
 from builder.scripts import records as keeper
-from builder.scripts import runner
 from builder.scripts.claims import Claim
 
 CLAIMS = [
@@ -272,7 +272,7 @@ lower = torch.stack([w[3], w[4], w[5]])
 def ran(tmp_path, more, head=HEAD):
     path = tmp_path / "one.py"
     path.write_text(head + more, encoding="utf-8")
-    return runner.run(path)
+    return record_of(path)
 
 
 def test_a_guard_is_recorded_by_its_name(tmp_path):

@@ -163,10 +163,11 @@ def test_a_folder_that_was_looked_through_is_a_dependency(small):
     assert "snippets/index.py" in small.build().said
 
 
-def test_scripts_behind_a_link(small, tmp_path):
+def test_scripts_behind_a_link(small):
     """snippets/ may be a link: recipes are recipes, and dependencies are seen."""
-    small.path("snippets").rename(tmp_path / "scripts")
-    small.path("snippets").symlink_to(tmp_path / "scripts")
+    scripts = small.folder.with_name("scripts")
+    small.path("snippets").rename(scripts)
+    small.path("snippets").symlink_to(scripts)
     small.replace("snippets/recipes/adding.py", '"""Add numbers', '"""Add some numbers')
     done = small.build()
     assert done.returncode == 0, done.said

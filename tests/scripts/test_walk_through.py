@@ -2,8 +2,9 @@
 
 import re
 
+from small_project import record_of
+
 from builder import project
-from builder.scripts import runner
 
 QKV = """
 -1.3839  0.3560 -0.5477  0.5145  1.5560 -0.1749  1.3026 -0.2896  1.4396 -0.2397  0.6415  1.2935
@@ -36,7 +37,7 @@ def side_by_side(table, blocks):
 
 
 def test_the_walk_through_prints_the_known_numbers():
-    record = runner.run(project.ROOT / "snippets/layouts/pytorch.py")
+    record = record_of(project.ROOT / "snippets/layouts/pytorch.py")
     assert record["fault"] is None
     printed = {name: re.findall(r"-?\d\.\d{4}\b", text) for name, text in record["outputs"].items()}
     assert printed["one_multiplication"] == side_by_side(QKV, 3)

@@ -1,8 +1,10 @@
 """The fixture project, laid out in a folder of its own with the real hooks: what every test of a broken build breaks."""
 
-import multiprocessing
+import functools
+import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -11,11 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import filelock
+import forks
 from mkdocs.__main__ import cli
 
-from builder import order, project
+from builder import order, project, second_language
 from builder.pages import lock, notebooks
-from builder.scripts import records
+from builder.scripts import current, records
 
 ROOT = Path(__file__).parents[2]
 FIXTURE = ROOT / "tests" / "fixture"
@@ -24,30 +27,65 @@ PROGRAM = [
     "docs/words.yml",
     *(path.relative_to(ROOT).as_posix() for path in (ROOT / "builder").rglob("*.py")),
 ]
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["small_project", "mkdocs_jupyter.plugin", "builder.order"])
+BUILDS = ["small_project", "mkdocs_jupyter.plugin", "builder.order"]  # what a build has imported before it begins
+RUNNERS = ["small_runner", "torch.distributed.tensor"]  # and what a runner has, before its first script
+PYTHONS_OWN = ("PYTHON", "OMP_", "ATTENTION_")  # what is read when a process begins
+HELD = []  # what ends when this process does
+ADDRESSES = ("FORKS_OF_BUILDS", "FORKS_OF_RUNNERS")
 
 
-def _run(folder, said, act, given):
-    """In the fork: act(*given), in the project at `folder`; what it prints, and what ends it, stands in the file `said`."""
-    with open(said, "w", encoding="utf-8", buffering=1) as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-        sys.stdout = sys.stderr = file
-        os.chdir(folder)
-        SmallProject.at(folder)._be_the_project()
-        try:
-            act(*given)
-        except project.Stopped as stopped:
-            print(stopped)
-            sys.exit(1)
+@functools.cache
+def forked_from():
+    """{variable of the environment: address} of the processes that builds and runners are forks of, started here once."""
+    if ADDRESSES[0] in os.environ:
+        return {name: os.environ[name] for name in ADDRESSES}
+    builds = forks.Forks(BUILDS)
+    runners = forks.Forks(RUNNERS, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1")  # as builder/scripts/current.py says
+    HELD.extend([builds, runners])
+    return dict(zip(ADDRESSES, (builds.address, runners.address), strict=True))
+
+
+def _popen(command, env, cwd=None, text=True, encoding="utf-8", **streams):
+    """subprocess.Popen for what a build starts: the runner, and itself for another language."""
+    addresses, cwd = forked_from(), cwd or os.getcwd()
+    _, first, *more = command
+    if first == "-m":
+        assert more[0] == "builder.scripts.runner", command
+        given = [project.ROOT, *more[1:]]
+        return forks.Fork(addresses["FORKS_OF_RUNNERS"], "small_runner:run", given, cwd, env, **streams)
+    given = [project.ROOT, first, *more]
+    return forks.Fork(addresses["FORKS_OF_BUILDS"], "small_project:_program", given, cwd, env, **streams)
+
+
+def record_of(script):
+    """What the runner makes of a script that lies anywhere. Not in this process: the runner goes on to look at each file that it opens."""
+    environment = {**os.environ, **forked_from()}
+    given = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE}
+    with forks.Fork(environment["FORKS_OF_RUNNERS"], "small_runner:tell", [script], **given) as fork:
+        return json.load(fork.stdout)
+
+
+def _program(folder, file, *arguments):
+    SmallProject.at(folder)._be_the_project()
+    sys.argv = [file, *arguments]
+    runpy.run_path(file, run_name="__main__")
+
+
+def _act(folder, act, *given):
+    """In the fork: what `act` names, in the project at `folder`; what ends it is printed."""
+    SmallProject.at(folder)._be_the_project()
+    try:
+        ACTS[act](given)
+    except project.Stopped as stopped:
+        print(stopped)
+        return 1
 
 
 def _build(arguments):
     cli(["build", *arguments])
 
 
-def _before_a_page():
+def _before_a_page(_):
     order.scripts()
     order.sources()
 
@@ -55,6 +93,9 @@ def _before_a_page():
 def _stamp(pages):
     for page in pages:
         assert lock.main([page]) == 0
+
+
+ACTS = {"build": _build, "before a page": _before_a_page, "stamp": _stamp}
 
 
 def _without_colours(said):
@@ -103,7 +144,7 @@ class SmallProject:
 
     def reread(self, *pages):
         """Accept page pairs that were changed on purpose, as `make stamp` does, one after the other."""
-        done = self._forked(_stamp, pages)
+        done = self._forked("stamp", *pages)
         assert done.returncode == 0, done.said
 
     def stamp(self):
@@ -125,31 +166,36 @@ class SmallProject:
     def build(self, *arguments, **environment):
         """`mkdocs build`; what it returned as `returncode`, and as `said` all that it printed, without colours.
 
-        In a process of its own where the environment or the build itself is another.
+        In a process of its own where Python or the build itself is another.
         """
-        if environment or any(self.read(name) != (ROOT / name).read_text("utf-8") for name in PROGRAM):
+        as_it_is = all(self.read(name) == (ROOT / name).read_text("utf-8") for name in PROGRAM)
+        if any(name.startswith(PYTHONS_OWN) for name in environment) or not as_it_is:
             done = self.python("-m", "mkdocs", "build", *arguments, **environment)
             done.said = _without_colours(done.stdout + done.stderr)
             return done
-        return self._forked(_build, arguments)
+        return self._forked("build", *arguments, **environment)
 
     def told(self):
         """What a build says before it makes a page, of the scripts and of the sources; nothing where nothing is wrong."""
-        done = self._forked(_before_a_page)
+        done = self._forked("before a page")
         assert "Traceback" not in done.said, done.said
         return done.said if done.returncode else ""
 
-    def _forked(self, act, *given):
-        """What act(*given) comes to in this project: `returncode`, and `said`, all that it printed, without colours.
+    def _forked(self, act, *given, **environment):
+        """What an act comes to in this project: `returncode`, and `said`, all that it printed, without colours.
 
         In a fork of a process that has imported what a build imports and has done nothing else: this one may have V8
         running, which no fork survives.
         """
-        with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as said:
-            process = FORKS.Process(target=_run, args=(self.folder, said.name, act, given))
-            process.start()
-            process.join()
-            return SimpleNamespace(returncode=process.exitcode, said=_without_colours(said.read()))
+        environment = {**os.environ, **forked_from(), **environment}
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as said, open(os.devnull) as nothing:
+            done = forks.Fork(
+                environment["FORKS_OF_BUILDS"], "small_project:_act", [self.folder, act, *given],
+                cwd=self.folder, env=environment, stdin=nothing, stdout=said, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            returned = done.wait()
+            said.seek(0)
+            return SimpleNamespace(returncode=returned, said=_without_colours(said.read()))
 
     def _be_the_project(self):
         project.ROOT = self.folder
@@ -157,3 +203,4 @@ class SmallProject:
         project.RECORDS, project.LOCK = project.CACHE / "snippets", filelock.FileLock(project.CACHE / "lock")
         notebooks.NOTEBOOKS = project.CACHE / "notebooks"
         records.SNIPPETS = project.SNIPPETS.resolve()
+        current.subprocess = second_language.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": _popen})

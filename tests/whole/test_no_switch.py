@@ -142,16 +142,17 @@ def test_a_file_where_a_folder_will_be_written(tmp_path, name):
     assert not list(staging.place_faults(tmp_path / "site"))
 
 
-def test_a_site_that_is_a_link_stays_one(small, tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    small.path("site").rename(tmp_path / "elsewhere/site")
-    small.path("site").symlink_to(tmp_path / "elsewhere/site")
+def test_a_site_that_is_a_link_stays_one(small):
+    elsewhere = small.folder.with_name("elsewhere")
+    elsewhere.mkdir()
+    small.path("site").rename(elsewhere / "site")
+    small.path("site").symlink_to(elsewhere / "site")
     small.path("site/en/index.html").write_text("old")
     done = small.build()
     assert done.returncode == 0, done.said
     assert small.path("site").is_symlink()
     assert "old" not in small.read("site/en/index.html")[:9]
-    assert not (tmp_path / "elsewhere/site.old").exists()
+    assert not (elsewhere / "site.old").exists()
 
 
 @pytest.mark.parametrize(
