@@ -43,7 +43,9 @@ def pytest_collection_finish(session):
 def built_small_project(tmp_path_factory):
     """The small project, built once for all processes of a run: what the tests of broken builds start from. Left as it is."""
     alone = "PYTEST_XDIST_WORKER" not in os.environ
-    folder = (tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent) / "built_small_project"
+    folder = (
+        tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+    ) / "built_small_project"
     with FileLock(folder.with_name("built_small_project.lock")):
         if not folder.exists():
             small = SmallProject(folder.with_name("built_small_project.now"))

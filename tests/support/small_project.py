@@ -40,7 +40,9 @@ def forked_from():
     if ADDRESSES[0] in os.environ:
         return {name: os.environ[name] for name in ADDRESSES}
     builds = forks.Forks(BUILDS)
-    runners = forks.Forks(RUNNERS, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1")  # as builder/scripts/current.py says
+    runners = forks.Forks(
+        RUNNERS, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1"
+    )  # as builder/scripts/current.py says
     HELD.extend([builds, runners])
     return dict(zip(ADDRESSES, (builds.address, runners.address), strict=True))
 
