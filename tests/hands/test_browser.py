@@ -23,7 +23,8 @@ from builder import words
 ROOT = Path(__file__).parents[2]
 LANGUAGES = browser.LANGUAGES
 # Pages of one template differ in their text: what they are made of is looked at on each, their colours on one of each.
-BUT_COLOURS = {"runOnly": RULES, "rules": {"color-contrast": {"enabled": False}}}
+COLOURS = ["color-contrast", "link-in-text-block"]
+BUT_COLOURS = {"runOnly": RULES, "rules": {rule: {"enabled": False} for rule in COLOURS}}
 FIRST_VISIT = 100_000
 HEAVIER = {
     "weights/text-classification/": 125_000,  # every head of a trained model, and the whole of its training
@@ -71,9 +72,10 @@ def window(chromium, server, windows):
 
 
 SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-# Spans of a code block that look like one already seen, and the long table's later rows, tell nothing new: they cost
-# half of the time, and twice as much again when axe is told to leave them out.
+# Spans of a code block that look like one already seen, the strokes of a formula, which its label speaks for, and the long
+# table's later rows tell nothing new: they cost half of the time, and twice as much again when axe is told to leave them out.
 DROP_ALIKE = """() => {
+  for (const stroke of document.querySelectorAll(".math > svg > *")) stroke.remove();
   const seen = new Set();
   for (const span of document.querySelectorAll("pre code span[class]")) {
     const block = span.closest(".highlight");
@@ -108,9 +110,9 @@ def set_scheme(window, scheme):
     page.evaluate(SETTLE)
 
 
-# Every page is looked at wide and light or narrow and dark, its twin in the other language the other way; in every way
-# where a template or an explorer differs.
-WAYS = [(1280, "light"), (1280, "dark"), (360, "dark"), (360, "light")]
+# A page is looked at wide or narrow, its twin in the other language the other way; in every way, and in both schemes of
+# colours, where a template or an explorer differs. 320: a window of 1280 at 400 %.
+WAYS = [(1280, "light"), (1280, "dark"), (320, "dark"), (320, "light")]
 ONE_OF_EACH = {
     "", "404.html", "en/", "en/layouts/rosetta/", "en/layouts/grid/", "en/attention/dot-product/", "en/attention/soft-dictionary/",
     "en/masks/fully-masked-rows/", "en/weights/text-classification/", "en/practice/masks/", "en/reference/claims/",
@@ -122,7 +124,7 @@ def ways_of(address):
         return WAYS
     language, _, rest = address.partition("/")
     twins = sorted(page.partition("/")[2] for page in PAGES if page.startswith("en/"))
-    return [WAYS[::2][(twins.index(rest) + (language == "ja")) % 2]]
+    return [((1280, 320)[(twins.index(rest) + (language == "ja")) % 2], None)]
 
 
 @pytest.mark.parametrize("address", PAGES, ids=[page.strip("/") or "root" for page in PAGES])
@@ -146,9 +148,7 @@ def test_every_page(chromium, window, server, address, tmp_path):
     if address == "404.html":
         assert page.title()
     faults = window.noticed()
-    for width in (
-        (320, 360, 768, 1024, 1280) if address in ONE_OF_EACH else (320, 768)
-    ):  # 320: a window of 1280 at 400 %
+    for width in (1280, 1024, 768, 360, 320) if address in ONE_OF_EACH else (768, 320):
         page.set_viewport_size({"width": width, "height": 900})
         faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
     page.evaluate(AXE)
@@ -156,9 +156,9 @@ def test_every_page(chromium, window, server, address, tmp_path):
     seen = 0
     for width, scheme in ways_of(address):
         page.set_viewport_size({"width": width, "height": 900})
-        set_scheme(window, scheme)
-        rules = ["color-contrast"] if width == seen else RULES  # a scheme changes nothing but colours
-        rules = rules if address in ONE_OF_EACH else BUT_COLOURS
+        if scheme:
+            set_scheme(window, scheme)
+        rules = COLOURS if width == seen else RULES if scheme else BUT_COLOURS  # a scheme changes nothing but colours
         faults += [f"{width} {scheme}: {told}" for told in page.evaluate(ASK, rules)]
         seen = width
     faults += window.noticed()
