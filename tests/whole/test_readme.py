@@ -87,10 +87,21 @@ def copy(tmp_path_factory):
     shutil.copytree(
         ROOT,
         folder,
-        ignore=shutil.ignore_patterns(".venv", ".git", "site", "tested", "__pycache__", ".pytest_cache", ".hypothesis"),
+        ignore=shutil.ignore_patterns(
+            ".venv", ".libraries", ".git", "site", "tested", "__pycache__", ".pytest_cache", ".hypothesis"
+        ),
     )
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return folder
+
+
+@pytest.fixture
+def small_copy(small):
+    """The small project with what make reads: for commands that do the same there, and are tried on the whole elsewhere."""
+    for name in ("Makefile", "requirements.txt", "constraints.txt"):
+        shutil.copy2(ROOT / name, small.folder)
+    small.path(".venv").symlink_to(ROOT / ".venv")
+    return small.folder
 
 
 def shell(command, folder, **more):
@@ -137,26 +148,31 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_make_serve(copy):
-    """On a port of our own: 8000 and 8001 may be taken where the tests run; `PORT=` is what the second command shows."""
+def test_make_serve(small_copy):
+    """On a port of our own: 8000 and 8001 may be taken where the tests run; `PORT=` is what the second command shows.
+
+    The whole is served by hand below.
+    """
     port = free_port()
-    serves("make serve", copy, port, PORT=str(port))
+    serves("make serve", small_copy, port, PORT=str(port))
 
 
-def test_make_serve_on_a_busy_port(copy):
+def test_make_serve_on_a_busy_port(small_copy):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = shell(f"PORT={taken.getsockname()[1]} make serve", copy)
+        done = shell(f"PORT={taken.getsockname()[1]} make serve", small_copy)
     assert done.returncode != 0
     assert "is taken by another program. Take another one: PORT=" in done.stderr
 
 
-def test_make_build(copy):
-    done = shell("make build", copy)
+def test_make_build(small_copy):
+    """The whole is built below, for publishing, and is the site that all tests share."""
+    shutil.rmtree(small_copy / "site")
+    done = shell("make build", small_copy)
     assert done.returncode == 0, done.stderr
-    assert (copy / "site/ja/index.html").exists()
-    assert 'rel="edit"' not in (copy / "site/en/layouts/rosetta/index.html").read_text(encoding="utf-8")
+    assert (small_copy / "site/ja/index.html").exists()
+    assert 'rel="edit"' not in (small_copy / "site/en/layouts/two-sums/index.html").read_text(encoding="utf-8")
 
 
 def test_make_build_for_publishing(copy):
@@ -179,24 +195,23 @@ def test_make_stamp(copy):
 
 
 def test_by_hand_and_half_made(copy):
-    """The three plain commands, then make, over a .venv that has no mark of being whole.
+    """The three plain commands, then make, over a .venv that has no mark of being whole. Last: it becomes the copy's own.
 
     The packages are those that `make` has just installed for this run: fetching a hundred of them again proves nothing.
     """
-    fresh = copy.with_name("by_hand")
-    shutil.copytree(copy, fresh, ignore=shutil.ignore_patterns(".venv", "site"))
-    done = shell(BY_HAND[0], fresh)
+    (copy / ".venv").unlink()
+    done = shell(BY_HAND[0], copy)
     assert done.returncode == 0, done.stderr
-    (own,) = (fresh / ".venv").glob("lib/python*/site-packages")
+    (own,) = (copy / ".venv").glob("lib/python*/site-packages")
     (own / "installed.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
-    done = shell(BY_HAND[1], fresh)
+    done = shell(BY_HAND[1], copy)
     assert done.returncode == 0, done.stderr
     fetched = set(re.findall(r"^Collecting ([\w-]+)", done.stdout, flags=re.M))
     assert fetched <= {"setuptools"}, "it asks for what make did not install"  # a new .venv brings an old one
     port = free_port()
     templates = str(Path(sys.prefix) / "share" / "jupyter")  # they lie beside the packages, where no .pth leads
-    serves(BY_HAND[2], fresh, port, DEV_ADDR=f"127.0.0.1:{port}", JUPYTER_PATH=templates)
-    done = shell("make --dry-run build", fresh)
+    serves(BY_HAND[2], copy, port, DEV_ADDR=f"127.0.0.1:{port}", JUPYTER_PATH=templates)
+    done = shell("make --dry-run build", copy)
     assert "rm -rf .venv" in done.stdout
 
 
@@ -207,7 +222,7 @@ def test_by_hand_and_half_made(copy):
         ("./old-python", "Python 3.10.0 is too old"),
     ],
 )
-def test_a_python_that_will_not_do(copy, tmp_path, python, sentence):
+def test_a_python_that_will_not_do(tmp_path, python, sentence):
     for name in ("Makefile", "requirements.txt", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     old = tmp_path / "old-python"
