@@ -143,7 +143,7 @@ def answers(built_small_project, tmp_path_factory):
     whole = small.read(INDEX)
     for source, file in files.items():
         file.write_text(whole.replace("# --8<-- [end:proof]", f"{source}\n# --8<-- [end:proof]"), encoding="utf-8")
-    said = small.python("-m", "builder", "run", *files.values()).stdout
+    said = small.run_scripts(*files.values())
     return {source: (file, said.partition(f"== {file}\n")[2].partition("\n== ")[0]) for source, file in files.items()}
 
 

@@ -105,7 +105,7 @@ def test_bad_input_of_show_and_figure(small):
     names = [f"snippets/bad/bad_{index}.py" for index in range(len(BAD))]
     for name, call in zip(names, BAD, strict=True):
         small.write(name, f"import torch\n{call}\n")
-    output = small.python("-m", "builder", "run", *names).stdout
+    output = small.run_scripts(*names)
     for name, said in zip(names, BAD.values(), strict=True):
         assert said in output.partition(f"== {name}")[2].partition("==")[0]
 

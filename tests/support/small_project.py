@@ -29,7 +29,7 @@ PROGRAM = [
 ]
 BUILDS = ["small_project", "mkdocs_jupyter.plugin", "builder.order"]  # what a build has imported before it begins
 RUNNERS = ["small_runner", "torch.distributed.tensor"]  # and what a runner has, before its first script
-PYTHONS_OWN = ("PYTHON", "OMP_", "ATTENTION_")  # what is read when a process begins
+READ_LATE = {"SITE_URL", "REPO_URL", "SOURCE_DATE_EPOCH"}  # what a build reads when it has imported all
 HELD = []  # what ends when this process does
 ADDRESSES = ("FORKS_OF_BUILDS", "FORKS_OF_RUNNERS")
 
@@ -168,14 +168,21 @@ class SmallProject:
     def build(self, *arguments, **environment):
         """`mkdocs build`; what it returned as `returncode`, and as `said` all that it printed, without colours.
 
-        In a process of its own where Python or the build itself is another.
+        In a process of its own where the build itself is another, or variables are set that it might read as it begins.
         """
         as_it_is = all(self.read(name) == (ROOT / name).read_text("utf-8") for name in PROGRAM)
-        if any(name.startswith(PYTHONS_OWN) for name in environment) or not as_it_is:
+        if environment.keys() - READ_LATE or not as_it_is:
             done = self.python("-m", "mkdocs", "build", *arguments, **environment)
             done.said = _without_colours(done.stdout + done.stderr)
             return done
         return self._forked("build", *arguments, **environment)
+
+    def run_scripts(self, *scripts):
+        """What `python -m builder run` prints of these scripts."""
+        environment = {**os.environ, **forked_from()}
+        given = {"cwd": self.folder, "env": environment, "stdout": subprocess.PIPE}
+        with forks.Fork(environment["FORKS_OF_RUNNERS"], "small_runner:run", [self.folder, *scripts], **given) as fork:
+            return fork.stdout.read()
 
     def told(self):
         """What a build says before it makes a page, of the scripts and of the sources; nothing where nothing is wrong."""

@@ -2,15 +2,16 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import yaml
+from small_project import SmallProject
 
 PAGE = "layouts/two-sums.md"
 
 
-@pytest.fixture
-def french(small):
+def in_french(small):
     """The small project with a column of words and two pages in French, to be built."""
     content = yaml.safe_load(small.read("docs/words.yml"))
     languages = content.pop("languages") | {"fr": "Français"}
@@ -30,50 +31,60 @@ def french(small):
     return small
 
 
+@pytest.fixture
+def french(small):
+    return in_french(small)
+
+
+@pytest.fixture(scope="module")
+def built(built_small_project, tmp_path_factory):
+    """It, built: what the tests that break nothing look at."""
+    folder = tmp_path_factory.mktemp("french") / "project"
+    small = in_french(SmallProject.at(shutil.copytree(built_small_project.folder, folder, symlinks=True)))
+    done = stamped(small).build()
+    assert done.returncode == 0, done.said
+    return small
+
+
 def stamped(small):
     for page in ("index", "layouts/two-sums"):
         small.python("-m", "builder", "stamp", page, check=True)
     return small
 
 
-def test_its_pages_stand_beside_the_others(french):
-    done = stamped(french).build()
-    assert done.returncode == 0, done.said
-    page = french.read("site/fr/layouts/two-sums/index.html")
+def test_its_pages_stand_beside_the_others(built):
+    page = built.read("site/fr/layouts/two-sums/index.html")
     assert re.search(r'<html lang="fr"', page)
     assert "Chaque ligne vaut un" in page
     assert "propositions tiennent" in page
     assert "<figure" in page
     assert "Une attention, deux dispositions" in page
     for language in ("ja", "en", "fr"):
-        other = french.read(f"site/{language}/layouts/two-sums/index.html")
+        other = built.read(f"site/{language}/layouts/two-sums/index.html")
         alternates = re.findall(r'<link rel="alternate" href="[^"]*/(\w\w)/layouts/two-sums/" hreflang="(\w\w)"', other)
         assert [there for there, _ in alternates] == [named for _, named in alternates] == ["ja", "en", "fr"]
         switches = re.findall(r'hreflang="(\w\w)"[^>]*class="language-switch"', other)
         assert sorted([*switches, language]) == ["en", "fr", "ja"]
-    index = json.loads(french.read("site/fr/search/search_index.json"))
+    index = json.loads(built.read("site/fr/search/search_index.json"))
     assert {doc["location"].partition("#")[0] for doc in index["docs"]} == {"", "layouts/two-sums/"}
 
 
-def test_a_page_that_it_lacks_is_nowhere_named(french):
-    done = stamped(french).build()
-    assert done.returncode == 0, done.said
-    assert not french.path("site/fr/practice").exists()
+def test_a_page_that_it_lacks_is_nowhere_named(built):
+    assert not built.path("site/fr/practice").exists()
     for language in ("ja", "en"):
-        page = french.read(f"site/{language}/practice/try-it/index.html")
+        page = built.read(f"site/{language}/practice/try-it/index.html")
         assert 'hreflang="fr"' not in page
-        sitemap = french.read(f"site/{language}/sitemap.xml")
+        sitemap = built.read(f"site/{language}/sitemap.xml")
         assert "fr/layouts/two-sums/" in sitemap
         assert "fr/practice" not in sitemap
 
 
-def test_the_doors_and_the_sitemap_name_it(french):
-    assert stamped(french).build().returncode == 0
-    doors = french.read("site/index.html")
+def test_the_doors_and_the_sitemap_name_it(built):
+    doors = built.read("site/index.html")
     assert re.search(r'<a href="[^"]*/fr/" lang="fr" hreflang="fr"><strong>Français</strong> Entrez\.</a>', doors)
     assert re.search(r'<link rel="alternate" href="[^"]*/fr/" hreflang="fr">', doors)
-    assert "/fr/sitemap.xml" in french.read("site/sitemap.xml")
-    assert not french.path("site/fr/stylesheets").exists()  # all languages share one copy
+    assert "/fr/sitemap.xml" in built.read("site/sitemap.xml")
+    assert not built.path("site/fr/stylesheets").exists()  # all languages share one copy
 
 
 def test_its_page_is_held_to_the_pair(french):
