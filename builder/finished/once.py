@@ -3,7 +3,9 @@
 Letters of formulas: what stands on many pages stands in one sheet, by whose address a formula names it; a page keeps the
 others. Icons: a class, whose picture stands in the style sheet. Scripts: a file, and the page's policy names them no more.
 What scripts read: a script that puts it where they look for it. Whole files, and the numbers of figures: a folded box that
-shows them fetches them when it is opened (site.js), and holds a link to them till then.
+shows them fetches them when it is opened (site.js), and holds a link to them till then. What an explorer reads, where it is
+much: a file, which the explorer fetches when it is used; `data-NAME-at` says where it lies. The dialog of the search, which
+does nothing without script: the script behind the header puts it in.
 
 Under serve nothing is taken out: each page is whole by itself.
 """
@@ -39,6 +41,8 @@ FIGURE = re.compile(
     re.S,
 )
 DATA = re.compile(r'<script id="([^"]*)" type="application/json">([^<]+)</script>')
+READ = re.compile(r' data-([a-z]+)="([^"&]{2000,})"')
+DIALOG = re.compile(r'(<div class="md-search"[^>]*>)(.*?</ol>(?:\s*</div>){4})(\s*</div>.*?<script>)', re.S)
 LANGUAGE = re.compile(r'<html lang="([^"]*)"')
 TAGS = re.compile(r"<[^>]*>")
 TABLES = """<!doctype html>
@@ -61,14 +65,18 @@ def take_out(folder: Path) -> None:
     sheet = _write(folder, "letters.svg", f'<svg xmlns="http://www.w3.org/2000/svg">{sheet}</svg>\n') if shared else ""
     data = _data(folder, pages)
     icons = _on_many(outline for html in pages.values() for outline in set(ICON.findall(html)))
+    dialogs = _dialogs(pages.values(), icons)
     for path, html in pages.items():
         root = "../" * (len(path.relative_to(folder).parts) - 1)
         made = BOX.sub(lambda box: _with_a_link(box[0], folder, root), html)  # noqa: B023
         made = FIGURE.sub(lambda figure: _without_tables(figure, made, folder, root), made)  # noqa: B023
+        made = READ.sub(lambda read: f' data-{read[1]}-at="{root}{_write(folder, f"{read[1]}.txt", read[2])}"', made)  # noqa: B023
         made = ICON.sub(lambda icon: _named(icon, icons), made)
         made = _with_shared_letters(made, shared, root + sheet)
         if path.parent != folder:  # the site's own doors are shown at any address
-            made = _with_scripts_as_files(_with_data(made, data.get(root), root), folder, root)
+            made = _with_scripts_as_files(
+                _with_data(_without_dialog(made, dialogs), data.get(root), root), folder, root
+            )
         if made != html:
             path.write_text(made, encoding="utf-8")
     if icons:
@@ -132,6 +140,24 @@ def _with_data(html, found, root):
 
     made = DATA.sub(emptied, html)
     return f'{made[: len(made) - end]}<script src="{root}{file}"></script>{made[len(made) - end :]}' if end else html
+
+
+def _dialogs(pages, icons):
+    """{language: the dialog of the search}, as all of its pages have it; nothing where they differ."""
+    told = {}
+    for html in pages:
+        if found := DIALOG.search(html):
+            told.setdefault(LANGUAGE.search(html)[1], set()).add(ICON.sub(lambda icon: _named(icon, icons), found[2]))
+    return {language: next(iter(alike)) for language, alike in sorted(told.items()) if len(alike) == 1}
+
+
+def _without_dialog(html, dialogs):
+    """The dialog of the search is what the next script begins with: it stands there before anything is drawn."""
+    language = LANGUAGE.search(html)
+    if not (language and language[1] in dialogs):
+        return html
+    told = f"document.querySelector('.md-search').innerHTML={json.dumps(dialogs, ensure_ascii=False)}[document.documentElement.lang]\n"
+    return DIALOG.sub(lambda found: found[1] + found[3] + told, html, count=1)
 
 
 def _with_scripts_as_files(html, folder, root):

@@ -455,3 +455,34 @@ def test_scripts_and_what_they_read_are_files_and_the_policy_names_none(tmp_path
     assert f'{filled}<script id="own" type="application/json">p</script>' in html, "what each page has of its own stays"
     assert "sha256" not in html
     assert "<script>a()</script>" in (site / "404.html").read_text("utf-8"), "it is shown at any address"
+
+
+def test_the_dialog_of_the_search_is_put_in_by_the_script_behind_it(tmp_path):
+    page = '<!doctype html><html lang="{0}"><head><meta charset="utf-8"></head><body><header><div class="md-search" role="dialog">'
+    page += "{1}<ol></ol></div></div></div></div></div></header><script>b()</script></body></html>"
+    for name, said in {"ja/p": "検索", "ja/q": "検索", "en/p": "Search", "fr/p": "Chercher", "fr/q": "Cherche"}.items():
+        path = tmp_path / "site" / name / "index.html"
+        path.parent.mkdir(parents=True)
+        path.write_text(policy.with_policy(page.format(name[:2], said)), "utf-8")
+    once.take_out(tmp_path / "site")
+    site = tmp_path / "site"
+    html = (site / "ja/p/index.html").read_text("utf-8")
+    (script,) = re.findall(r'<script src="../../(assets/page[^"]*)"', html)
+    assert '<div class="md-search" role="dialog"></div></header>' in html
+    assert script in (site / "en/p/index.html").read_text("utf-8"), "one file for all languages"
+    told = (site / script).read_text("utf-8")
+    dialogs = json.loads(told[told.index("{") : told.rindex("}") + 1])
+    assert dialogs == {
+        name: f"{said}<ol></ol></div></div></div></div>" for name, said in (("en", "Search"), ("ja", "検索"))
+    }
+    assert told.endswith("[document.documentElement.lang]\nb()\n")
+    assert "Chercher" in (site / "fr/p/index.html").read_text("utf-8"), "what differs stays where it is"
+
+
+def test_what_an_explorer_reads_is_a_file_where_it_is_much(tmp_path):
+    built(tmp_path, "ja/a/index.html", f'<html lang="ja"><some-map data-few="1" data-cells="{"0a" * 1000}">')
+    once.take_out(tmp_path / "site")
+    (cells,) = (tmp_path / "site").glob("assets/cells.*.txt")
+    assert cells.read_text("utf-8") == "0a" * 1000
+    html = (tmp_path / "site/ja/a/index.html").read_text("utf-8")
+    assert f'<some-map data-few="1" data-cells-at="../../assets/{cells.name}">' in html

@@ -29,7 +29,6 @@ FIRST_VISIT = 100_000
 HEAVIER = {
     "weights/text-classification/": 125_000,  # every head of a trained model, and the whole of its training
     "weights/real-model/": 180_000,  # every head of twelve layers, once they are in sight
-    "layouts/grid/": 103_000,  # an explorer, and the letters that other pages use more
 }
 STYLED = 1.6  # times that what is seen of a page is given its style while it loads,
 BUILT = 700  # beside what Material and the explorers build and build again
@@ -37,14 +36,13 @@ BUILT = 700  # beside what Material and the explorers build and build again
 SEEN = """() => [...document.querySelectorAll("*")].filter((e) => e.checkVisibility()).length
   + 2 * document.querySelectorAll("use").length"""
 NEXT_PAGE = 20_000  # what a reader of another page still fetches: for LIGHT of all pages, at MOST for the others
-LIGHT = 0.8
+LIGHT = 0.86
 MOST = 22_500
 HEAVY = {  # explorers bring their scripts, all claims are all claims, and a trained model has many atoms
     "weights/text-classification/": 44_000,
     "reference/claims/": 50_000,
     "weights/real-model/": 31_000,
-    "layouts/grid/": 27_500,
-    "layouts/rosetta/": 24_500,
+    "layouts/rosetta/": 24_000,
 }
 
 

@@ -151,7 +151,7 @@ def test_an_address_that_cannot_be_written_stops_no_explorer(reader, address, ac
         page.select_option(act, "False")
     else:
         page.locator(act).click()
-    assert page.inner_html(name) != before
+    browser.until(page, "([name, before]) => document.querySelector(name).innerHTML !== before", [name, before])
     assert "?" not in page.url
     page.evaluate("delete history.replaceState")
     browser.until(page, "() => location.search.length > 1", seconds=5)

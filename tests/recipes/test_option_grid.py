@@ -8,13 +8,15 @@ import browser
 import pytest
 from option_grid import OPTIONS, cells, fast_path
 
+CELLS = "() => document.querySelector('option-grid').cells"  # they have come
 FILTERS = [name for name in OPTIONS if name not in ("mask", "dtype", "mode")]
 
 
 @pytest.fixture(scope="module")
 def checked(site):
     """{cell: [errors as -10 log10]} of the cells that the build ran, read from the page."""
-    text = re.search(r'data-cells="([^"]+)"', (site / "en/layouts/grid/index.html").read_text("utf-8"))[1]
+    page = site / "en/layouts/grid/index.html"
+    text = (page.parent / re.search(r'data-cells-at="([^"]+)"', page.read_text("utf-8"))[1]).read_text("utf-8")
     grid, place, found = cells(), 0, {}
     for start in range(0, len(text), 6):
         step, *errors = (int(text[i : i + 2], 36) for i in range(start, start + 6, 2))
@@ -32,6 +34,7 @@ def opened(site, chromium):
             browser.visit(page, f"{server.base}/{language}/layouts/grid/{query}")
             page.locator("option-grid figure summary").click()
             page.locator("option-grid figure table").first.wait_for()
+            browser.until(page, CELLS)
             return page
 
         yield go
@@ -65,6 +68,12 @@ def folded(checked, **chosen):
     return len(left), panels
 
 
+def chosen_here(page, name, value=""):
+    """Choose a value, and wait until the cells have come, which the first choice fetches."""
+    page.select_option(f"option-grid select[name={name}]", value)
+    browser.until(page, CELLS)
+
+
 def shown(page):
     """What the figure shows: the numbers of its panels, and those of the tables behind them."""
     script = "([svgs, cells]) => [...document.querySelectorAll(svgs)].map(x => [...x.querySelectorAll(cells)].map(t => t.textContent))"
@@ -88,12 +97,24 @@ def test_unfiltered_it_is_the_builds_figure(site, opened, checked):
     assert built == svgs == tables == folded(checked)[1]
 
 
+def test_the_cells_come_when_a_value_is_chosen(site, chromium):
+    with browser.served(site) as server:
+        page = chromium.new_page()
+        browser.visit(page, f"{server.base}/en/layouts/grid/")
+        assert not [path for path, *_ in server.sent if "cells" in path]
+        chosen_here(page, "bias", "True")
+        assert len([path for path, *_ in server.sent if "cells" in path]) == 1
+        chosen_here(page, "bias", "False")
+        assert len([path for path, *_ in server.sent if "cells" in path]) == 1
+        page.close()
+
+
 def test_filters_agree_with_python(opened, checked):
     page, draw = opened("ja"), random.Random(0)
     for _ in range(25):
         chosen = {name: str(draw.choice(OPTIONS[name])) for name in draw.sample(FILTERS, draw.randint(1, 5))}
         for name in FILTERS:
-            page.select_option(f"option-grid select[name={name}]", chosen.get(name, ""))
+            chosen_here(page, name, chosen.get(name, ""))
         count, panels = folded(checked, **chosen)
         svgs, tables = shown(page)
         assert svgs == tables == panels, chosen
@@ -105,7 +126,7 @@ def test_state_is_in_the_address_and_can_be_cleared(opened, checked):
     page = opened(query="?bias=False&need_weights=no&batched=perhaps")
     panels = folded(checked, bias="False", need_weights="no")[1]
     assert shown(page)[0] == panels
-    page.select_option("select[name=batched]", "True")
+    chosen_here(page, "batched", "True")
     assert "batched=True" in page.url
     again = opened(query="?" + page.url.partition("?")[2])
     assert shown(again)[0] == shown(page)[0]

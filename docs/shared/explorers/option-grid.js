@@ -1,5 +1,6 @@
 // <option-grid>: choose values of options; the figure's numbers become the greatest errors of the cells that are left.
 // data-options lists every option with its values, data-cells the compared cells (see `decode`), both from the page's script.
+// On a published page the cells are a file, data-cells-at, which is fetched when a value is chosen or the tables are opened.
 import { filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 /** "mask=none|bool;dtype=float32" -> [{name, values}]. */
@@ -57,29 +58,35 @@ export function panels(cells, options) {
 if (globalThis.HTMLElement) {
   class OptionGrid extends HTMLElement {
     connectedCallback() {
-      if (this.cells) return;
+      if (this.strings) return;
       this.strings = wordsOf(this);
       this.options = optionsOf(this.dataset.options);
-      this.cells = decode(this.dataset.cells, this.options);
       this.drawn = [...this.querySelectorAll("figure svg:not(.figure__legend)")].map((svg) => [...svg.querySelectorAll("g.n text")]);
-      this.addEventListener("fetched", () => this.show()); // the tables, once they are asked for
+      this.addEventListener("fetched", () => this.changed()); // the tables, once they are asked for
       this.line = speaker();
       const reset = html("button", { type: "button" }, this.strings.reset);
       reset.addEventListener("click", () => {
         for (const field of this.fields) field.value = "";
-        this.show();
+        this.changed();
       });
       const asked = new URLSearchParams(location.search);
       this.fields = this.options.filter(({ name }) => !DRAWN.includes(name)).map(({ name, values }) => {
         const field = html("select", { name }, html("option", { value: "" }, this.strings.all), ...values.map((value) => html("option", { value }, value)));
         if (values.includes(asked.get(name))) field.value = asked.get(name);
-        field.addEventListener("change", () => this.show());
+        field.addEventListener("change", () => this.changed());
         return field;
       });
       const labels = this.fields.map((field) => html("label", {}, html("code", {}, field.name), field));
       this.querySelector(".explorer-stage").append(
         html("div", { class: "option-grid-form", role: "group", "aria-label": this.strings.form }, ...labels),
         html("div", { class: "explorer-presets" }, reset), this.line);
+      if (this.fields.some(({ value }) => value)) this.changed();
+    }
+
+    async changed() {
+      keep(Object.fromEntries(this.fields.map(({ name, value }) => [name, value])));
+      const { cells, cellsAt } = this.dataset;
+      this.cells ??= decode(cells ?? (await (await fetch(cellsAt)).text()), this.options);
       this.show();
     }
 
@@ -91,7 +98,6 @@ if (globalThis.HTMLElement) {
         const wanted = this.options[i].values.indexOf(value);
         left = left.filter((cell) => cell.choice[i] === wanted);
       }
-      keep(Object.fromEntries(this.fields.map(({ name, value }) => [name, value])));
       const tables = [...this.querySelectorAll("figure details table")].map((table) => [...table.querySelectorAll("tbody td")]);
       panels(left, this.options).forEach((rows, i) => {
         rows.flat().forEach((text, j) => {
