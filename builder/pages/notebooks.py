@@ -291,12 +291,20 @@ def around(html: str, page: Page) -> str:
 def put(content: str, page: Page) -> str:
     """A page's text with the link to its notebook; a practice page's without the style sheet that mkdocs-jupyter adds."""
     if page.notebook:
-        content = content.rpartition("<style>")[0]
+        content = folded(content.rpartition("<style>")[0], page)
     elif not _shows_code(page.markdown):
         return content
     stem = Path(page.name).stem
     link = f'<p class="page-tools"><a href="{stem}.ipynb" download>{words.of("notebooks", page.language)["download"]}</a></p>'
     return content.replace("</h1>", f"</h1>\n{link}", 1)
+
+
+def folded(content: str, page: Page) -> str:
+    """A practice page's solutions, each with what follows it in its exercise, closed until the reader opens them."""
+    said = words.of("notebooks", page.language)
+    solution = re.compile(rf"(<p><strong>{re.escape(said['solution'])}</strong>.*?)(?=<h2\b|\Z)", re.S)
+    box = f'<details class="question"><summary>{said["fold"]}</summary>\n'
+    return solution.sub(lambda match: f"{box}{match[1]}</details>\n", content)
 
 
 def _shows_code(markdown):

@@ -211,3 +211,15 @@ def test_a_fence_that_would_escape_the_tests_is_a_failure(fence, tmp_path, monke
     page.write_text(f"# A page\n\n{fence}\nprint(1)\n{fence[:3]}\n", encoding="utf-8")
     with pytest.raises(pytest.Collector.CollectError, match="1 fences look like Python, but 0 blocks"):
         page_blocks.Page(page)
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "Solution."), ("ja", "解答。")])
+def test_solutions_are_closed_until_they_are_asked_for(language, word):
+    """Each with what follows it in its exercise; text that only speaks of solutions stays open."""
+    exercise = f"<h2>1</h2>\n<p>Do it.</p>\n<p><strong>{word}</strong> So.</p>\n<pre>code</pre>\n<p><strong>Wrong.</strong></p>\n"
+    last = "<h2>Further</h2>\n<p>There is a solution.</p>"
+    made = notebooks.folded(exercise * 2 + last, Page(language, "practice/masks.md"))
+    boxes = re.findall(r'<details class="question"><summary>[^<]+</summary>\n(.*?)</details>', made, re.S)
+    assert [box.count("<pre>code</pre>") for box in boxes] == [1, 1]
+    assert all(box.startswith(f"<p><strong>{word}") and "Wrong." in box and "<h2" not in box for box in boxes)
+    assert made.endswith(last)
