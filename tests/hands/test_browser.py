@@ -22,6 +22,8 @@ from builder import words
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = browser.LANGUAGES
+CUT_FORMULAS = """() => [...document.querySelectorAll(".math--display")]
+  .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.scrollWidth)"""
 # Pages of one template differ in their text: what they are made of is looked at on each, their colours on one of each.
 COLOURS = ["color-contrast", "link-in-text-block"]
 BUT_COLOURS = {"runOnly": RULES, "rules": {rule: {"enabled": False} for rule in COLOURS}}
@@ -149,6 +151,8 @@ def test_every_page(chromium, window, server, address, tmp_path):
     for width in (1280, 1024, 768, 360, 320) if address in ONE_OF_EACH else (768, 320):
         page.set_viewport_size({"width": width, "height": 900})
         faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
+    page.set_viewport_size({"width": 360, "height": 900})
+    faults += [f"a formula {wide} px wide on a phone" for wide in page.evaluate(CUT_FORMULAS)]
     page.evaluate(AXE)
     page.evaluate(DROP_ALIKE)
     seen = 0
