@@ -200,23 +200,23 @@ stored, _ = rxnmapper_files()
 (found,) = find({n: t.shape for n, t in stored.items()}, num_heads=8)
 print(found.prefix, *found.readings[0].layouts)
 made = convert(stored, "ALBERT", "torch", num_heads=8)
-mha = nn.MultiheadAttention(256, 8, batch_first=True)
-mha.load_state_dict({
-    name: made[found.prefix + name] for name in mha.state_dict()})
+ours = nn.MultiheadAttention(256, 8, batch_first=True)
+ours.load_state_dict({
+    name: made[found.prefix + name] for name in ours.state_dict()})
 
 model = rxnmapper().double()
 with_ours = deepcopy(model)
 for layer in with_ours.layers:
-    layer.self_attn = mha.eval()
+    layer.self_attn = ours.eval()
 for reaction, _ in REACTIONS.values():
     ids = model.ids(model.split(reaction))
     assert check(with_ours, model, ids, tolerance=1e-12)
 # --8<-- [end:real]
 show("reactions", len(REACTIONS))
 # the twin: queries and keys change places, which no shape tells
-swapped = {n: made[found.prefix + n].clone() for n in mha.state_dict()}
+swapped = {n: made[found.prefix + n].clone() for n in ours.state_dict()}
 swapped["in_proj_weight"] = swapped["in_proj_weight"][torch.arange(768).unflatten(0, (3, 256))[[1, 0, 2]].flatten()]
-mha.load_state_dict(swapped)
+ours.load_state_dict(swapped)
 report = check(with_ours, model, ids, layers=("layers.?", "layers.?"))
 assert not report  # guard: swapped_is_another
 assert report.parts_at == "layers.0 and layers.0"  # guard: at_the_first_layer
