@@ -59,11 +59,6 @@ def _lead(page: Page, other: str) -> str:
     return f'<a href="{page.link(project.address_of(f"{other}.md"))}">{html.escape(title)}</a>'
 
 
-def _description(page: Page, other: str) -> str:
-    said = reader.front_matter((project.DOCS / page.language / f"{other}.md").read_text("utf-8")).get("description", "")
-    return html.escape(said)
-
-
 def put(content: str, page: Page) -> str:
     """A page's text with the line under its title and the one at its end."""
     way = ways().get(page.name.removesuffix(".md"))
@@ -74,7 +69,7 @@ def put(content: str, page: Page) -> str:
     first = said["minutes"].format(n=minutes(content)) + (said["needs"].format(pages=needs) if needs else "")
     last = []
     if other := way.get("next"):
-        last.append(said["next"].format(page=_lead(page, other)) + f" <small>{_description(page, other)}</small>")
+        last.append(said["next"].format(page=_lead(page, other)))
     if other := way.get("exercise"):
         last.append(said["exercise"].format(page=_lead(page, other)))
     content = content.replace("</h1>", f'</h1>\n<p class="page-way">{first}</p>', 1)
@@ -82,7 +77,7 @@ def put(content: str, page: Page) -> str:
 
 
 def said(page: Page) -> str:
-    """What `put` adds, of which the rest of the page knows nothing: titles and descriptions of other pages."""
+    """What `put` adds, of which the rest of the page knows nothing: the titles of other pages."""
     return put("</h1>", page)
 
 
