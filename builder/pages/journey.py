@@ -39,7 +39,8 @@ def ways() -> dict[str, dict]:
 
 def minutes(content: str) -> int:
     """How long a page takes, from its HTML."""
-    content = FOLDED.sub("", content)
+    while FOLDED.search(content):  # from the innermost outwards
+        content = FOLDED.sub("", content)
     lines = sum(block.count("\n") + 1 for block in CODE.findall(content))
     text = html.unescape(UNREAD.sub(" ", CODE.sub("", content)))
     letters = len(JAPANESE.findall(text))
