@@ -164,13 +164,13 @@ assert record["named"] / with_attention > 0.97  # guard: nearly_all_are_named
 assert set(record["packed"].values()) <= {"blocks qkv", "groups", "shards 4 qvk"}  # guard: orders_that_were_read
 
 # What the explorer reads: the same layouts and the same words for names
-from attention_names import FILLERS, HEADS, OUT, ROLES, WHOLE
+from attention_names import FILLERS, HALVES, HEADS, OUT, ROLES, WHOLE
 
 show(
     "atlas",
     json.dumps({
         "names": {
-            "fillers": sorted(FILLERS), "whole": sorted(WHOLE), "out": OUT.pattern, "heads": HEADS,
+            "fillers": sorted(FILLERS), "whole": sorted(WHOLE), "out": OUT.pattern, "heads": HEADS, "halves": HALVES,
             "roles": {role: sorted(words) for role, words in ROLES.items()},
         },
         "layouts": [

@@ -50,7 +50,7 @@ class Layer:
         """K and D. Raises ValueError if the shapes are not those of so many heads."""
         role = next(role for role in ("k", "kv", "qkv") if role in self.names)
         width = next((self.size(reading, one, "nd") for one in "qo" if one in self.names), None)
-        D, rest = divmod(width or self.size(reading, "qkv", "e"), num_heads)
+        D, rest = divmod(self.size(reading, "qkv", "e") if width is None else width, num_heads)
         rows = self.size(reading, role, "nd") / D if D else 0
         K = {"k": rows, "kv": rows / 2, "qkv": (rows - num_heads) / 2}[role]
         if rest or K < 1 or num_heads % K:

@@ -22,6 +22,7 @@ OUT = re.compile(
     r"(o|w_?o|out|output|dense|proj|proj_out|projection|projection_layer|c_proj|fc|final|post|linear|attention_out|attention_output"
     r"|(o|out|output|to_out|lin_out|linear_out|out_lin)(_proj|_projection)?)([./](0|dense|linear|o_proj))?"
 )
+HALVES = ("vision", "audio", "qformer", "mask_decoder")  # beside the text, with a part of config.json each
 HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads", "head_count")
 
 
@@ -46,9 +47,14 @@ def layers(tensors: Shapes) -> dict[str, dict[str, str]]:
         prefix, component = stem(name)
         role = role_of(component)
         role = role or ("low rank" if component == "kv_b_proj" else "")
-        if role and 2 <= len(shape) <= 3 and not re.search(r"(^|[./])exp_avg", name):
+        if role and 2 <= len(shape) <= 3 and not re.search(r"(^|[./])exp_avg", name) and not packed(name, tensors):
             found.setdefault(prefix, {}).setdefault(role, name)
     return {prefix: kept for prefix, names in found.items() if (kept := attention(prefix, names, tensors))}
+
+
+def packed(name: str, tensors: Shapes) -> bool:
+    """Whether several numbers lie in one of this tensor, as MLX and bitsandbytes (4 bits) have it: its shape tells no widths."""
+    return f"{name.removesuffix('weight')}scales" in tensors or f"{name}.absmax" in tensors
 
 
 def attention(prefix: str, names: dict[str, str], tensors: Shapes) -> dict[str, str]:
@@ -91,24 +97,29 @@ def output_of(prefix: str, names: dict[str, str], tensors: Shapes) -> str:
     return ""
 
 
-def heads_said(config: dict, prefix: str) -> int | None:
-    """From config.json; of a model of two halves, from the half that the prefix is of."""
-    inner = [
-        config.get(part) or {}
-        for part in (("vision_config", "text_config") if "vision" in prefix else ("text_config",))
-    ]
-    return next((at[key] for at in [*inner, config] for key in HEADS if isinstance(at.get(key), int)), None)
+def heads_said(config: dict, prefix: str, shape: tuple[int, ...]) -> int | None:
+    """From config.json; of a model of two halves, from the half that the prefix is of, and from no other.
+
+    shape: of the queries; it has the hidden_size of that half.
+    """
+    half = next((one for one in HALVES if one in prefix.replace("visual", "vision")), "text")
+    halves = [config.get(f"{one}_config") for one in (half, "text")]
+    own, text = (one if isinstance(one, dict) else {} for one in halves)
+    places = [own] if half != "text" and (own or text) else [own, config]
+    keys = ("decoder_attention_heads", *HEADS) if "decoder" in prefix else HEADS
+    fitting = [at for at in places if at.get("hidden_size") is None or at["hidden_size"] in shape]
+    return next((at[key] for at in fitting for key in keys if isinstance(at.get(key), int)), None)
 
 
 def heads_in(prefix: str, names: dict[str, str], tensors: Shapes) -> int | None:
     """The number of heads, where a shape tells it."""
     for name, axis in (("sinks", 0), ("relative_attention_bias.weight", 1), ("head_scale", 0)):
-        if prefix + name in tensors:
-            return tensors[prefix + name][axis]
+        if len(shape := tensors.get(prefix + name, ())) > axis:
+            return shape[axis]
     if "q" in names and len(shape := tensors[names["q"]]) == 3:
         return shape[0] if names["q"].endswith("W_Q") else shape[1]
     for name in ("q_norm.weight", "q_layernorm.weight"):  # (D,): one for all heads; OLMo-2's is as wide as all of them
         rows, norm = tensors.get(names.get("q"), ()), tensors.get(prefix + name, ())
-        if rows and len(norm) == 1 and norm[0] < rows[0] and rows[0] % norm[0] == 0:
+        if rows and len(norm) == 1 and 0 < norm[0] < rows[0] and rows[0] % norm[0] == 0:
             return rows[0] // norm[0]
     return None

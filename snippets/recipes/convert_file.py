@@ -26,9 +26,16 @@ def read(path) -> tuple[State, dict]:
         parts = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
         return {name: tensor for part in parts for name, tensor in read(path.with_name(part))[0].items()}, config
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path), config
+        try:
+            return load_file(path), config
+        except SafetensorError as error:
+            raise ValueError(f"{path}: expected .safetensors, got something else: {error}") from error
+    with path.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            raise ValueError(f"{path}: expected .safetensors or PyTorch's format, got GGUF, whose numbers are not read here")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -51,11 +58,16 @@ def write(state: State, path) -> None:
         torch.save(state, path)
 
 
-def source_of(state: State, config: dict, num_heads: int | None) -> tuple[str, int | None]:
-    """The one layout that the layers have, and their number of heads. Raises ValueError if there are none or several."""
+def source_of(state: State, config: dict, num_heads: int | None, prefix="") -> tuple[str, int | None, int | None]:
+    """The one layout that the layers have, their heads, and those of the keys. Raises ValueError if there are none or several.
+
+    prefix: only layers whose names begin so.
+    """
     found = find({name: tuple(tensor.shape) for name, tensor in state.items()}, config, num_heads)
+    found = [layer for layer in found if any(name.startswith(prefix) for names in layer.alike for name in names.values())]
     if not found:
-        raise ValueError(f"file: expected an attention layer, got {', '.join(list(state)[:8])}")
+        there = [name for name in state if name.startswith(prefix)]
+        raise ValueError(f"file: expected an attention layer, got {', '.join(there[:8]) or f'no name with {prefix}'}")
     readings = {reading.layouts for layer in found for reading in layer.readings}
     names = [name for reading in sorted(readings) for name in reading]
     if len(readings) != 1 or not names:
@@ -63,7 +75,12 @@ def source_of(state: State, config: dict, num_heads: int | None) -> tuple[str, i
     if len({layouts()[name].rotary for name in names}) > 1:
         raise ValueError(f"--from: expected the layout, these differ in what they rotate: {', '.join(names)}")
     heads = {layer.num_heads for layer in found}
-    return names[0], heads.pop() if len(heads) == 1 else None
+    if len(heads) > 1:
+        each = ", ".join(f"{layer.prefix} {layer.num_heads or 'unknown'}" for layer in found[:6])
+        raise ValueError(f"--prefix: expected layers with one number of heads, got {each}")
+    H = heads.pop()
+    keys = {layer.heads_of_keys(layer.readings[0], H)[0] for layer in found} if H else {None}
+    return names[0], H, keys.pop() if len(keys) == 1 else None
 
 
 def main(arguments=None) -> None:
@@ -78,12 +95,13 @@ def main(arguments=None) -> None:
     asked = parser.parse_args(arguments)
     try:
         state, config = read(asked.file)
-        source, heads = (asked.source, None) if asked.source else source_of(state, config, asked.heads)
-        heads = asked.heads or heads or config.get("num_attention_heads")
+        found = (asked.source, None, None) if asked.source else source_of(state, config, asked.heads, asked.prefix)
+        source, heads, keys = found
+        heads = asked.heads or heads or (asked.source and config.get("num_attention_heads"))
         if not heads:
             raise ValueError("--heads: expected the number of heads, which is not in the file")
         target = ALSO.get(asked.to, asked.to)
-        keys = asked.key_heads or config.get("num_key_value_heads")
+        keys = asked.key_heads or keys or config.get("num_key_value_heads")
         made = convert(state, ALSO.get(source, source), target, heads, keys, asked.prefix)
         write(made, asked.output)
     except (ValueError, OSError) as error:

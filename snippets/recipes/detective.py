@@ -146,7 +146,7 @@ def find(tensors: Shapes, config: dict | None = None, num_heads: int | None = No
         layer = kinds[kind] = Layer(prefix, names, shapes, alike=[names])
         if "low rank" in names:
             continue
-        layer.num_heads = num_heads or heads_said(config, prefix) or heads_in(prefix, names, tensors)
+        layer.num_heads = num_heads or heads_said(config, prefix, next(iter(shapes.values()))) or heads_in(prefix, names, tensors)
         if layer.num_heads:  # or it is that of another part of the model
             try:
                 layer.heads_of_keys(usual(layer)[0], layer.num_heads)
@@ -177,7 +177,7 @@ def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str
         told += [f"    {note}" for note in notes(reading)]
         if reading.layouts:
             K = f", num_key_value_heads={layer.heads_of_keys(reading, H)[0]}" if H and reading.layout.grouped else ""
-            told.append(f'    convert(state, "{reading.layouts[0]}", "torch", num_heads={H or "..."}{K})')
+            told += [f'    convert(state, "{name}", "torch", num_heads={H or "..."}{K})' for name in one_a_rotary(reading)]
     if not H and not num_heads:
         told.append("  the number of heads is not in the file: --heads H, or config.json beside it")
     return told
@@ -209,6 +209,25 @@ def numbers(layer: Layer, state: dict, num_heads: int | None = None) -> list[str
     return told
 
 
+def one_a_rotary(reading: Reading) -> list[str]:
+    """A layout of each kind of rotary pairs, among those that read so: matrices are theirs alike, the function is not."""
+    kinds: dict[str, str] = {}
+    for name in reading.layouts:
+        kinds.setdefault(layouts()[name].rotary, name)
+    return list(kinds.values())
+
+
+def nothing(tensors: Shapes) -> str:
+    """Why no attention was found, where names tell it."""
+    ends = {
+        "LoRA": "lora_[AB]|lora_(up|down)", "quantised": "qweight|scales|absmax|weight_packed",
+        "wrapped": "base_layer|_fsdp_wrapped_module|_checkpoint_wrapped_module|_?flat_param",
+    }  # fmt: skip
+    there = {kind: next((name for name in tensors if re.search(rf"(^|[._])({end})($|[._])", name)), "") for kind, end in ends.items()}
+    found = [f"{kind}: {name}" for kind, name in there.items() if name]
+    return f"no attention found among {len(tensors)} tensors{''.join(f'; {one}' for one in found)}"
+
+
 def notes(reading: Reading) -> list[str]:
     """What the matrices do not say, of the layouts that read so."""
     there = [layouts()[name] for name in reading.layouts]
@@ -232,11 +251,15 @@ if __name__ == "__main__":
     parser.add_argument("--head", type=int, default=0, help="the head to be found")
     parser.add_argument("--numbers", action="store_true", help="read the numbers too, and say what training left in them")
     asked = parser.parse_args()
-    found = find(*header(asked.file), asked.heads)
+    try:
+        tensors, config = header(asked.file)
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"{error}\n")
+    found = find(tensors, config, asked.heads)
     told = [line for layer in found for line in lines(layer, asked.heads, asked.head)]
     if asked.numbers:
         from convert_file import read
 
         state, _ = read(asked.file)
         told += [line for layer in found if layer.readings for line in numbers(layer, state, asked.heads)]
-    print(*told or ["no attention found"], sep="\n")
+    print(*told or [nothing(tensors)], sep="\n")

@@ -19,14 +19,27 @@ def header(path) -> tuple[Shapes, dict]:
     with path.open("rb") as file:
         start = file.read(8)
     beside = path.with_name("config.json")
-    config = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    config = json_of(beside) if beside.is_file() else {}
     if start[:4] == b"GGUF":
-        return gguf(path, config)
+        try:
+            return gguf(path, config)
+        except (struct.error, IndexError, OverflowError, MemoryError) as error:
+            raise ValueError(f"{path}: expected the header of GGUF, got a broken one ({error})") from error
     if path.name.endswith(".index.json"):
         return shards(path), config
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return pickled(path), config
     return safetensors(path), config
+
+
+def json_of(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected an object of JSON, got {type(found).__name__}")
+    return found
 
 
 def safetensors(path: Path) -> Shapes:
@@ -39,12 +52,17 @@ def safetensors(path: Path) -> Shapes:
         raise ValueError(
             f"{path}: expected .safetensors, .index.json, .gguf or a PyTorch checkpoint, got something else"
         )
-    return {name: tuple(entry["shape"]) for name, entry in json.loads(text).items() if name != "__metadata__"}
+    try:
+        return {name: tuple(entry["shape"]) for name, entry in json.loads(text).items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected the header of .safetensors, got a broken one ({error})") from error
 
 
 def shards(path: Path) -> Shapes:
     """The files that an index names, which lie beside it."""
-    files = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
+    files = sorted(set(json_of(path).get("weight_map", {}).values()))
+    if not files:
+        raise ValueError(f"{path}: expected an index with a weight_map, got none")
     missing = [name for name in files if not path.with_name(name).is_file()]
     if missing:
         raise ValueError(f"{path}: expected {', '.join(missing)} beside it: an index has names and no shapes")

@@ -64,6 +64,20 @@ def asked():
         "shapes": {f"vision.{name}": shape for name, shape in four.items()},
         "config": {"vision_config": {"num_heads": 2}},
     }
+    text = {"text_config": {"num_attention_heads": 2}}
+    for config in (
+        text,
+        text | {"vision_config": {"hidden_size": E}},
+        {"hidden_size": 2 * E, "num_attention_heads": 2},
+    ):
+        yield {"shapes": {f"visual.{name}": shape for name, shape in four.items()}, "config": config}
+    halves = {"encoder_attention_heads": 2, "decoder_attention_heads": 3}
+    yield {
+        "shapes": {f"{half}.{name}": shape for half in ("encoder", "decoder") for name, shape in four.items()},
+        "config": halves,
+    }
+    yield {"shapes": four | {f"a.{role}_proj.scales": (E, 1) for role in "qkvo"}}
+    yield {"shapes": four | {"a.sinks": (), "a.q_norm.weight": (0,)}}
     yield {"shapes": {"a.in_proj.weight": (3 * E, E), "a.out_proj.weight": (E, E)}}
     yield {"shapes": {"a.qkv_proj.weight": (3 * E, E), "a.out_proj.weight": (E, E), "a.output_gate.weight": (E, E)}}
     yield {"shapes": {"a.q_b_proj.weight": (40, 10), "a.kv_b_proj.weight": (40, 10)}}

@@ -366,6 +366,43 @@ def test_the_program_itself_and_an_index(checkpoint):
     assert made["encoder.layer.0.attention.query/kernel"].shape == (E, H, D)
 
 
+def test_two_towers_are_converted_one_by_one(tmp_path, capsys):
+    """Each with its own number of heads, out of config.json; together they are refused."""
+    towers = {"text_model": 3, "vision_model": 2}
+    names = ("q_proj", "k_proj", "v_proj", "out_proj")
+    state = {f"{tower}.{i}.{name}.weight": torch.randn(E, E) for tower in towers for i in range(2) for name in names}
+    torch.save(state, tmp_path / "model.pt")
+    own = {f"{tower[:-6]}_config": {"num_attention_heads": heads} for tower, heads in towers.items()}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", "num_attention_heads": 6} | own))
+    command = [str(tmp_path / "model.pt"), "--to", "Keras", "-o", str(tmp_path / "out.pt")]
+    with pytest.raises(SystemExit):
+        convert_file.main(command)
+    assert (
+        "--prefix: expected layers with one number of heads, got text_model.0. 3, vision_model.0. 2"
+        in capsys.readouterr().err
+    )
+    for tower, heads in towers.items():
+        for prefix, converted in ((tower, 2), (f"{tower}.1", 1)):
+            convert_file.main([*command, "--prefix", prefix])
+            made, _ = convert_file.read(tmp_path / "out.pt")
+            kernels = {name: tensor.shape for name, tensor in made.items() if name.endswith("query/kernel")}
+            assert list(kernels.values()) == [(E, heads, E // heads)] * converted
+            assert all(name.startswith(tower) for name in kernels)
+    with pytest.raises(SystemExit):
+        convert_file.main([*command, "--prefix", "audio"])
+    assert "got no name with audio" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"GGUF" + bytes(20), b""], ids=["GGUF", "empty"])
+def test_files_that_are_not_read(tmp_path, capsys, content):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "model.gguf").write_bytes(content)
+    for name, said in (("model.gguf", "expected .*, got"), ("model.safetensors", "expected .safetensors, got")):
+        with pytest.raises(SystemExit):
+            convert_file.main([str(tmp_path / name), "--to", "torch", "-o", str(tmp_path / "out.pt")])
+        assert re.search(f"{name}: {said}", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("names", "arguments", "message"),
     [

@@ -12,7 +12,7 @@ import torch
 from atlas import layouts
 from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, safetensors, shapes_of
 from convert import to_paper
-from detective import find, lines, numbers
+from detective import find, lines, nothing, numbers
 from headers import header
 from torch import nn
 
@@ -53,6 +53,58 @@ def test_two_towers_have_two_numbers_of_heads():
     names = {f"{tower}.a.{role}_proj.weight": (E, E) for tower in ("vision_model", "text_model") for role in "qkvo"}
     config = {"vision_config": {"num_attention_heads": 2}, "text_config": {"num_attention_heads": 3}}
     assert [layer.num_heads for layer in find(names, config)] == [2, 3]
+
+
+def test_heads_of_another_part_are_not_taken():
+    vision = {f"vision_tower.a.{role}_proj.weight": (E, E) for role in "qkvo"}
+    assert (
+        find(vision, {"vision_config": {"hidden_size": E}, "text_config": {"num_attention_heads": 2}})[0].num_heads
+        is None
+    )
+    assert find(vision, {"text_config": {"num_attention_heads": 2}, "num_attention_heads": 2})[0].num_heads is None
+    assert (
+        find(vision, {"hidden_size": 4 * E, "num_attention_heads": 2})[0].num_heads is None
+    )  # the text's, as in LLaVA's own files
+    assert find(vision, {"hidden_size": E, "num_attention_heads": 2})[0].num_heads == 2  # a model of pictures alone
+    assert find(vision, {"vision_config": [1], "num_attention_heads": 2})[0].num_heads == 2
+    halves = {f"model.{half}.a.{role}_proj.weight": (E, E) for half in ("encoder", "decoder") for role in "qkvo"}
+    config = {"encoder_attention_heads": 2, "decoder_attention_heads": 3}
+    assert [layer.num_heads for layer in find(halves, config)] == [2, 3]
+
+
+def test_shapes_that_no_layer_has_are_no_crash():
+    names = [f"a.{role}_proj.weight" for role in "qkvo"]
+    for shape in ((0, 0), (0, E), (E, 0)):
+        for heads in (None, H):
+            (layer,) = find(dict.fromkeys(names, shape), num_heads=heads)
+            assert lines(layer)
+    four = dict.fromkeys(names, (E, E))
+    for beside, shape in (("sinks", ()), ("relative_attention_bias.weight", (32,)), ("q_norm.weight", (0,))):
+        assert find(four | {f"a.{beside}": shape})[0].num_heads is None
+
+
+def test_packed_numbers_are_no_matrix():
+    """MLX and bitsandbytes keep the name; the shape is that of packed numbers."""
+    four = {f"a.{role}_proj.weight": (E, E // 8) for role in "qkvo"}
+    assert find(four | {f"a.{role}_proj.scales": (E, 1) for role in "qkvo"}) == []
+    assert find(four | {f"a.{role}_proj.weight.absmax": (E,) for role in "qkvo"}) == []
+    plain = {f"a.{role}_proj.weight": (E, E) for role in "qkvo"}
+    assert find(
+        plain | {f"a.{role}_proj.weight_scale": (1,) for role in "qkvo"}
+    )  # FP8: one factor, and the shape is right
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.q_proj.lora_A.default.weight", "LoRA"), ("unet_attn1_to_q.lora_down.weight", "LoRA"), ("a.q_proj.qweight", "quantised"),
+        ("a.q_proj.base_layer.weight", "wrapped"), ("_fsdp_wrapped_module._flat_param", "wrapped"),
+    ],
+)  # fmt: skip
+def test_why_nothing_was_found(name, said):
+    assert find({name: (E, E)}) == []
+    assert nothing({"b.weight": (E,), name: (E, E)}) == f"no attention found among 2 tensors; {said}: {name}"
+    assert nothing({"scale_shift_table": (6, E)}) == "no attention found among 1 tensors"
 
 
 def test_the_model_type_decides_and_an_unknown_one_does_not():
@@ -107,6 +159,12 @@ def test_what_no_name_says():
     four = {f"a.{role}_proj.weight": (E, E) for role in "qkvo"}
     told = "\n".join(lines(find(four)[0]))
     assert "LLaMA: half" in told
+    shown = [line.split('"')[1] for line in told.splitlines() if "convert(" in line]
+    assert {layouts()[name].rotary for name in shown} == {
+        "",
+        "half",
+        "interleaved",
+    }  # none of them as if it were the only one
     assert "Cohere: interleaved" in told
     assert "T5 also has  scale 1, positions" in "\n".join(
         lines(find({f"a.{role}.weight": (E, E) for role in "qkvo"})[0])
@@ -169,6 +227,24 @@ def test_files_that_are_none_of_these(tmp_path):
     (tmp_path / "x").write_bytes(b"GGUF" + struct.pack("<I", 1))
     with pytest.raises(ValueError, match="expected GGUF of version 2 or later, got 1"):
         header(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", struct.pack("<Q", 10) + b'{"a":1234}', "the header of .safetensors"),
+        ("model.safetensors", struct.pack("<Q", 10) + b"{no json!}", "the header of .safetensors"),
+        ("model.gguf", b"GGUF" + struct.pack("<I", 3) + b"\xff" * 16, "the header of GGUF"),
+        ("model.gguf", b"GGUF" + struct.pack("<IQQQ", 3, 1, 1, 2**60), "the header of GGUF"),
+        ("model.safetensors.index.json", b"{}", "an index with a weight_map"),
+        ("config.json", b"[1]", "an object of JSON"),
+    ],
+)
+def test_broken_headers(tmp_path, name, content, message):
+    (tmp_path / "model.safetensors").write_bytes(safetensors({"a": (1,)}))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: expected {message}"):
+        header(tmp_path / (name if name != "config.json" else "model.safetensors"))
 
 
 def test_the_command_line(tmp_path):

@@ -21,6 +21,9 @@ function roleOf(component, names) {
   return Object.keys(names.roles).find((role) => names.roles[role].includes(words)) ?? "";
 }
 
+/** Whether several numbers lie in one of this tensor, as MLX and bitsandbytes (4 bits) have it. */
+const packed = (name, tensors) => tensors.has(`${name.replace(/weight$/, "")}scales`) || tensors.has(`${name}.absmax`);
+
 /** The names that make an attention layer, or nothing. */
 function attention(prefix, found, tensors, names) {
   const { q, k, v, kv, qkv } = found;
@@ -179,15 +182,20 @@ function orderKey(layer, reading) {
   return orderOf(reading.layout)(layer.heads, found[0]).join();
 }
 
-function headsSaid(config, prefix, keys) {
-  const inner = (prefix.includes("vision") ? ["vision_config", "text_config"] : ["text_config"]).map((name) => config[name] ?? {});
-  for (const place of [...inner, config]) for (const key of keys) if (Number.isInteger(place[key])) return place[key];
+function headsSaid(config, prefix, shape, { heads, halves }) {
+  const half = halves.find((one) => prefix.replace("visual", "vision").includes(one)) ?? "text";
+  const [own, text] = [half, "text"].map((one) => config[`${one}_config`]);
+  const keys = prefix.includes("decoder") ? ["decoder_attention_heads", ...heads] : heads;
+  for (const place of half !== "text" && (own || text) ? [own ?? {}] : [own ?? {}, config]) {
+    if (place.hidden_size != null && !shape.includes(place.hidden_size)) continue;
+    for (const key of keys) if (Number.isInteger(place[key])) return place[key];
+  }
   return null;
 }
 
 function headsIn(prefix, names, tensors) {
   for (const [name, axis] of [["sinks", 0], ["relative_attention_bias.weight", 1], ["head_scale", 0]]) {
-    if (tensors.has(prefix + name)) return tensors.get(prefix + name)[axis];
+    if (tensors.get(prefix + name)?.length > axis) return tensors.get(prefix + name)[axis];
   }
   const rows = tensors.get(names.q) ?? [];
   if (rows.length === 3) return names.q.endsWith("W_Q") ? rows[0] : rows[1];
@@ -203,7 +211,7 @@ export function find(shapes, atlas, config = {}, heads = null) {
   const tensors = new Map(Object.entries(shapes)), byPrefix = new Map(), kinds = new Map();
   for (const [name, shape] of tensors) {
     const [prefix, component] = stem(name), role = roleOf(component, atlas.names);
-    if (!role || shape.length < 2 || shape.length > 3 || /(^|[./])exp_avg/.test(name)) continue;
+    if (!role || shape.length < 2 || shape.length > 3 || /(^|[./])exp_avg/.test(name) || packed(name, tensors)) continue;
     if (!byPrefix.has(prefix)) byPrefix.set(prefix, {});
     byPrefix.get(prefix)[role] ??= name;
   }
@@ -220,7 +228,7 @@ export function find(shapes, atlas, config = {}, heads = null) {
     const layer = { prefix, names, shapes: own, readings: [], number: 1, heads: null };
     kinds.set(kind, layer);
     if ("low rank" in names) continue;
-    layer.heads = heads ?? headsSaid(config, prefix, atlas.names.heads) ?? headsIn(prefix, names, tensors);
+    layer.heads = heads ?? headsSaid(config, prefix, own[Object.values(names)[0]], atlas.names) ?? headsIn(prefix, names, tensors);
     if (layer.heads && !headsOfKeys(layer, usual(layer)[0], layer.heads)) layer.heads = null;
     layer.readings = readingsOf(layer, tensors, config.model_type ?? "", atlas);
   }

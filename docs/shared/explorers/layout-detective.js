@@ -142,7 +142,11 @@ if (globalThis.HTMLElement) {
       }
       if (names.length) {
         const keys = found && reading.layout.grouped ? `, ${found[0]}` : "";
-        lines.push(`convert(state, "${names[0]}", "torch", ${heads ?? "num_heads"}${keys})`);
+        const kinds = new Set();
+        for (const { name, rotary } of reading.layouts) { // one of each kind of rotary pairs: their matrices are alike, their function is not
+          if (!kinds.has(rotary)) lines.push(`convert(state, "${name}", "torch", ${heads ?? "num_heads"}${keys})`);
+          kinds.add(rotary);
+        }
       }
       if (lines.length) made.push(html("pre", {}, html("code", {}, lines.join("\n"))));
       const notes = this.notes(reading);
