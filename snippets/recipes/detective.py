@@ -19,7 +19,10 @@ from attention_names import Shapes, heads_in, heads_said, stem
 from attention_names import layers as layers_of
 
 COMMON = ("torch", "transformers")  # named first
-ELSEWHERE = {"query_key_value"}  # of GLM and of old Megatron files too, in other orders
+ELSEWHERE = {
+    "query_key_value",  # of GLM and of old Megatron files too, in other orders
+    "qkv_proj",  # of much code written by hand, head by head or in blocks
+}
 BIAS = {"weight": "bias", "kernel": "bias", "w": "b"}
 
 

@@ -127,6 +127,13 @@ def test_collisions():
     assert find({"a.in_proj_weight": (3 * E, E), "a.out_proj.weight": (E, E)})[0].sure
     company = {"a.qkv_proj.weight": (3 * E, E), "a.out_proj.weight": (E, E)}
     assert find(company)[0].readings[0].layouts == ("CodeGen",)
+    by_hand = {
+        "a.qkv_proj.weight": (3 * E, E),
+        "a.o_proj.weight": (E, E),
+    }  # cut head by head in tutorials, in blocks in Phi-3
+    for names, model, order in ((company, "codegen", "shards 4 qvk"), (by_hand, "phi3", "blocks qkv")):
+        assert {"blocks qkv", "groups", order} <= {reading.layout.order.__name__ for reading in find(names)[0].readings}
+        assert [reading.layout.order.__name__ for reading in find(names, {"model_type": model})[0].readings] == [order]
     assert not find(company | {"a.output_gate.weight": (E, E)})[0].sure  # MiniMax's linear attention
     few = {
         "a.q_proj.weight": (E, E),

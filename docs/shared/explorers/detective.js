@@ -5,6 +5,7 @@ const axesOf = (axes) => axes.match(/\([^)]*\)|\S+/g);
 const product = (list) => list.reduce((total, x) => total * x, 1);
 const isMatrix = ([, , axes]) => axes.includes("n") && axes.includes("e");
 const isBias = ([, , axes]) => !isMatrix([, , axes]);
+const ELSEWHERE = ["query_key_value", "qkv_proj"]; // of layers that no layout here covers too, in other orders
 const divides = (a, b) => a > 0 && b % a === 0;
 
 /** ["layers.0.attn.", "q_proj"] of "layers.0.attn.q_proj.weight". */
@@ -162,7 +163,7 @@ function readingsOf(layer, tensors, type, atlas) {
     layer.shapes[name] = tensors.get(name);
   }
   const decided = known.length && !unexplained(layer, known[0], tensors);
-  if (decided && (stem(main)[1] !== "query_key_value" || found.some(({ layout }) => layout.models.includes(type)))) return known;
+  if (decided && (!ELSEWHERE.includes(stem(main)[1]) || found.some(({ layout }) => layout.models.includes(type)))) return known;
   const there = known.map((reading) => orderKey(layer, reading));
   return [...known, ...usual(layer).filter((reading) => !there.includes(orderKey(layer, reading)))];
 }
