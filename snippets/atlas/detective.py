@@ -98,6 +98,10 @@ print(*cut)
 # --8<-- [end:numbers]
 assert "number of heads: 8 " in counted[0]  # guard: heads_are_counted
 assert "(h t d)" in cut[0]  # guard: the_order_is_told
+renamed = {"in_proj_weight": packed[layer.names["qkv"]], "out_proj.weight": packed[layer.names["o"]]}
+(believed,) = find({n: t.shape for n, t in renamed.items()}, num_heads=8)
+assert [one.layout.order.__name__ for one in believed.readings] == ["blocks qkv"]  # guard: names_may_be_wrong
+assert "(h t d)" in numbers(believed, renamed)[0]  # guard: the_numbers_disagree
 
 # --8<-- [start:shapes]
 import math

@@ -105,6 +105,17 @@ def test_the_browser_says_what_python_says(opened):
         assert answer == told(question["shapes"], question["config"], question["heads"]), question
 
 
+def test_lines_as_programs_print_them(opened):
+    lines = {
+        "layers.0.q_proj.weight (24, 12)": ("layers.0.q_proj.weight", [24, 12]),
+        "layers.0.q_proj.weight: torch.float16 [24, 12]": ("layers.0.q_proj.weight", [24, 12]),
+        "('layers.0.q', torch.Size([4, 6, 12]))": ("layers.0.q", [4, 6, 12]),
+        "blk.0.attn_q.weight | F16 | 24x12": ("blk.0.attn_q.weight", [24, 12]),
+    }
+    pasted = "async ([folder, lines]) => lines.map((await import(folder + 'explorers/layout-detective.js')).pasted)"
+    assert opened.evaluate(pasted, ["../../../", list(lines)]) == [{name: shape} for name, shape in lines.values()]
+
+
 def test_the_browser_reads_the_headers_that_python_reads(opened):
     packed = {name: base64.b64encode(content).decode() for name, (content, _) in files().items()}
     answers = opened.evaluate(READ, ["../../../", list(packed.values())])

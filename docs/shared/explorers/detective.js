@@ -5,7 +5,7 @@ const axesOf = (axes) => axes.match(/\([^)]*\)|\S+/g);
 const product = (list) => list.reduce((total, x) => total * x, 1);
 const isMatrix = ([, , axes]) => axes.includes("n") && axes.includes("e");
 const isBias = ([, , axes]) => !isMatrix([, , axes]);
-const ELSEWHERE = ["query_key_value", "qkv_proj"]; // of layers that no layout here covers too, in other orders
+const ELSEWHERE = ["query_key_value", "qkv_proj"];
 const divides = (a, b) => a > 0 && b % a === 0;
 
 /** ["layers.0.attn.", "q_proj"] of "layers.0.attn.q_proj.weight". */
@@ -22,8 +22,8 @@ function roleOf(component, names) {
   return Object.keys(names.roles).find((role) => names.roles[role].includes(words)) ?? "";
 }
 
-/** Whether several numbers lie in one of this tensor, as MLX and bitsandbytes (4 bits) have it. */
-const packed = (name, tensors) => tensors.has(`${name.replace(/weight$/, "")}scales`) || tensors.has(`${name}.absmax`);
+/** Whether several numbers lie in one. */
+const packed = (name, tensors) => tensors.has(name.replace(/weight$/, "") + "scales") || tensors.has(`${name}.absmax`);
 
 /** The names that make an attention layer, or nothing. */
 function attention(prefix, found, tensors, names) {
@@ -196,7 +196,8 @@ function headsSaid(config, prefix, shape, { heads, halves }) {
 
 function headsIn(prefix, names, tensors) {
   for (const [name, axis] of [["sinks", 0], ["relative_attention_bias.weight", 1], ["head_scale", 0]]) {
-    if (tensors.get(prefix + name)?.length > axis) return tensors.get(prefix + name)[axis];
+    const size = tensors.get(prefix + name)?.[axis];
+    if (size != null) return size;
   }
   const rows = tensors.get(names.q) ?? [];
   if (rows.length === 3) return names.q.endsWith("W_Q") ? rows[0] : rows[1];

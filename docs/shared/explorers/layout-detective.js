@@ -19,7 +19,7 @@ export function shapesOf(layout, { E, H, K, D }) {
 export function pasted(lines) {
   const shapes = {};
   for (const line of lines.split("\n")) {
-    const found = line.match(/^\W*([\w./:-]*[a-z_][\w./-]*)["']?\W+(?:(?:torch\.)?Size\W*)?(\d[\d\s,x×]*)/i);
+    const found = line.match(/^\W*([\w./:-]*[a-z_][\w./-]*)(?![\w./-])\W+(?:(?:torch\.)?[a-z]\w*\W+)?(\d[\d\s,x×]*)/i);
     if (found) shapes[found[1].replace(/:$/, "")] = found[2].split(/\D+/).filter(Boolean).map(Number);
   }
   return shapes;
@@ -142,11 +142,9 @@ if (globalThis.HTMLElement) {
       }
       if (names.length) {
         const keys = found && reading.layout.grouped ? `, ${found[0]}` : "";
-        const kinds = new Set();
-        for (const { name, rotary } of reading.layouts) { // one of each kind of rotary pairs: their matrices are alike, their function is not
-          if (!kinds.has(rotary)) lines.push(`convert(state, "${name}", "torch", ${heads ?? "num_heads"}${keys})`);
-          kinds.add(rotary);
-        }
+        const kinds = new Map(); // of rotary pairs, one layout each: matrices are alike, the function is not
+        for (const { name, rotary } of reading.layouts) if (!kinds.has(rotary)) kinds.set(rotary, name);
+        for (const name of kinds.values()) lines.push(`convert(state, "${name}", "torch", ${heads ?? "num_heads"}${keys})`);
       }
       if (lines.length) made.push(html("pre", {}, html("code", {}, lines.join("\n"))));
       const notes = this.notes(reading);
