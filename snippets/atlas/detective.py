@@ -81,7 +81,7 @@ assert (folder / "ran").exists()  # guard: without_it_the_file_acts
 
 # --8<-- [start:numbers]
 from convert import convert
-from detective import numbers
+from detective_numbers import numbers
 from trained import rxnmapper_files
 
 stored, _ = rxnmapper_files()

@@ -186,32 +186,6 @@ def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str
     return told
 
 
-def numbers(layer: Layer, state: dict, num_heads: int | None = None) -> list[str]:
-    """What the numbers of trained layers say, all that are alike together; layout_trace.py says how, and how often it is right."""
-    from layout_trace import heads, orientation, packing, rotary, together
-
-    H = num_heads or layer.num_heads
-    every = [{role: state[name].float() for role, name in names.items()} for names in layer.alike]
-    asked: dict[str, list] = {}
-    if "qkv" in layer.names and H:
-        packed = [one["qkv"] if len(one["qkv"]) == max(one["qkv"].shape) else one["qkv"].T for one in every]
-        asked["order of its rows"] = [packing(one, H) for one in packed if len(one) == 3 * one.shape[1]]
-    elif {"q", "k", "v", "o"} <= set(layer.names) and all(one[role].dim() == 2 for one in every for role in "qkvo"):
-        square = all(one["q"].shape == one["k"].shape == (len(one["q"]),) * 2 for one in every)
-        if H and square:
-            asked["orientation of q and k"] = [orientation(one["q"], one["k"], H) for one in every]
-        if not H and square:
-            asked["number of heads"] = [heads(*(one[role] for role in "qkvo")) for one in every]
-        if H:
-            asked["rotary pairs"] = [rotary(one["q"], one["k"], H) for one in every]
-    told = []
-    for question, verdicts in asked.items():
-        if verdicts:
-            found = together(verdicts)
-            told.append(f"  by the numbers, {question}: {found.answer if found.sure else 'cannot be told'} (z {found.z:.1f})")
-    return told
-
-
 def one_a_rotary(reading: Reading) -> list[str]:
     """A layout of each kind of rotary pairs, among those that read so: matrices are theirs alike, the function is not."""
     kinds: dict[str, str] = {}
@@ -262,6 +236,7 @@ if __name__ == "__main__":
     told = [line for layer in found for line in lines(layer, asked.heads, asked.head)]
     if asked.numbers:
         from convert_file import read
+        from detective_numbers import numbers
 
         state, _ = read(asked.file)
         told += [line for layer in found if layer.readings for line in numbers(layer, state, asked.heads)]

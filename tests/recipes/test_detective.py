@@ -12,7 +12,8 @@ import torch
 from atlas import layouts
 from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, safetensors, shapes_of
 from convert import to_paper
-from detective import find, lines, nothing, numbers
+from detective import find, lines, nothing
+from detective_numbers import numbers
 from headers import header
 from torch import nn
 
