@@ -56,6 +56,17 @@ print(wrong.load_state_dict(renamed))
 assert not torch.allclose(wrong(x, x, x)[0], theirs(x), atol=1)
 # --8<-- [end:renamed]
 
+# --8<-- [start:mended]
+from dataclasses import replace
+from atlas import groups
+
+# the names of nn.MultiheadAttention, its rows head by head
+as_it_is = replace(layouts()["torch"], order=groups)
+mended = convert(renamed, as_it_is, "torch", num_heads=H)
+print(wrong.load_state_dict(mended))
+torch.testing.assert_close(wrong(x, x, x)[0], theirs(x))
+# --8<-- [end:mended]
+
 # --8<-- [start:back]
 again = convert(state, "torch", "GPT-BigCode", num_heads=H)
 for name, tensor in given.items():
@@ -232,9 +243,8 @@ for name, one in layouts().items():
 
 # Every layout's layer as its library writes it, beside the paper's: no function of convert.py is used for the first.
 import math
-from dataclasses import replace
 
-from atlas import axes_of, groups
+from atlas import axes_of
 from torch.nn import functional as F
 
 

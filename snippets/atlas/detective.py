@@ -101,7 +101,9 @@ assert "(h t d)" in cut[0]  # guard: the_order_is_told
 renamed = {"in_proj_weight": packed[layer.names["qkv"]], "out_proj.weight": packed[layer.names["o"]]}
 (believed,) = find({n: t.shape for n, t in renamed.items()}, num_heads=8)
 assert [one.layout.order.__name__ for one in believed.readings] == ["blocks qkv"]  # guard: names_may_be_wrong
-assert "(h t d)" in numbers(believed, renamed)[0]  # guard: the_numbers_disagree
+disagreeing = numbers(believed, renamed)
+assert "(h t d)" in disagreeing[0]  # guard: the_numbers_disagree
+assert "names say otherwise" in disagreeing[1]  # guard: which_is_told
 
 # --8<-- [start:shapes]
 import math

@@ -198,6 +198,22 @@ show("black_animal", f"{Y[black, 3]:.2f}".replace("-", "−"))
 assert Y[black, 3] < -0.7  # guard: black_is_told_cat
 figure("heads", "attention", {"weights": both}, {"queries": TOKENS, "keys": TOKENS})
 
+# --8<-- [start:in_pytorch]
+from torch import nn
+
+mha = nn.MultiheadAttention(E, H, bias=False, batch_first=True).double()
+# the columns of each head's matrix become rows, head after head
+rows = [W.mT.flatten(0, 1) for W in (W_Q, W_K, W_V)]
+with torch.no_grad():
+    mha.in_proj_weight.copy_(torch.cat(rows))
+    mha.out_proj.weight.copy_(W_O.T)
+text = X[None]  # a batch of one
+answer, looks = mha(text, text, text, average_attn_weights=False)
+torch.testing.assert_close(answer[0], Y)
+torch.testing.assert_close(looks[0], torch.stack(maps))
+assert torch.equal(mha.in_proj_weight[D : 2 * D].T, W_Q[1])
+# --8<-- [end:in_pytorch]
+
 # --8<-- [start:encoder]
 from torch import nn
 

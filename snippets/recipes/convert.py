@@ -1,8 +1,8 @@
 """Attention weights from one library's layout into another's, by way of the paper's matrices.
 
-    paper = to_paper(state, "GPT-NeoX", num_heads=8, prefix="layers.0.attention.")
+    paper = to_paper(state, "BERT", num_heads=12, prefix="encoder.layer.0.attention.")
     state = from_paper(paper, "torch")  # what nn.MultiheadAttention loads
-    state = convert(state, "GPT-NeoX", "torch", num_heads=8)  # every layer of a state dict
+    state = convert(state, "BERT", "torch", num_heads=12)  # every layer of a state dict
 
 A layout is a name of atlas.layouts(), or a Layout of your own. What stays as it is comes back bit for bit. Nothing is made up: a bias
 that was not there is zero, and one that the target has no place for is folded into another, has no effect, or is refused.

@@ -9,6 +9,9 @@ Needs layout_trace.py and attention_layer.py beside it, and PyTorch.
 from attention_layer import Layer
 from layout_trace import heads, orientation, packing, rotary, together
 
+# the orders of atlas.py as layout_trace.py writes them: t which of the three, h the head, d the number in it
+ROWS = {"blocks qkv": "(t h d)", "groups": "(h t d)"}
+
 
 def numbers(layer: Layer, state: dict, num_heads: int | None = None) -> list[str]:
     """What the numbers of trained layers say, all that are alike together; layout_trace.py says how, and how often it is right."""
@@ -31,4 +34,7 @@ def numbers(layer: Layer, state: dict, num_heads: int | None = None) -> list[str
         if verdicts:
             found = together(verdicts)
             told.append(f"  by the numbers, {question}: {found.answer if found.sure else 'cannot be told'} (z {found.z:.1f})")
+            named = {ROWS.get(reading.layout.order.__name__) for reading in layer.readings}
+            if question.startswith("order") and found.sure and found.answer not in named:
+                told.append("  the names say otherwise: packed in another order, then renamed? convert() takes a Layout of your own")
     return told

@@ -193,21 +193,22 @@ if (globalThis.HTMLElement) {
       const typed = Object.fromEntries(Object.entries(this.fields).map(([name, field]) => [name, field.value]));
       const [E, H] = [whole(typed.embed_dim), whole(typed.num_heads)];
       const pair = refusedPair(typed.embed_dim, typed.num_heads);
-      const fault = pair ?? refusal("head", typed.head, 0, H - 1) ?? refusal("row", typed.row, 0, 3 * E - 1);
+      const head = pair ?? refusal("head", typed.head, 0, H - 1);
+      const fault = head ?? refusal("row", typed.row, 0, 3 * E - 1);
       for (const [name, field] of Object.entries(this.fields)) {
         const wrong = fault && (name === fault.name || (fault.why === "divisible" && name === "num_heads"));
         field.setAttribute("aria-invalid", String(Boolean(wrong)));
       }
-      this.result.replaceChildren(...(fault ? [] : this.told(E, H, whole(typed.head), whole(typed.row))));
+      this.result.replaceChildren(...(head ? [] : this.told(E, H, whole(typed.head), fault ? null : whole(typed.row))));
       this.fault.say(fault ? message(fault, this.strings) : "", fault ? rest : 0);
       const said = fault ? [] : [...this.result.querySelectorAll("caption, .rosetta-row")].map((part) => part.textContent);
       if (rest !== undefined) this.said.say(said.join(" "), REST);
       keep(typed, FIELDS);
     }
 
+    /** The table of a head, and below it whose a row is; null: there is no such row. */
     told(E, H, head, row) {
       const { strings } = this;
-      const owner = rowOwner(E, H, row);
       const body = slices(E, H, head).map(({ name, part, shape, code }) => html("tr", {},
         html("th", { scope: "row" }, symbol(name, head, part)),
         html("td", {}, `(${shape.join(", ")}${shape.length > 1 ? "" : ","})`),
@@ -217,10 +218,12 @@ if (globalThis.HTMLElement) {
         html("caption", {}, caption),
         html("thead", {}, html("tr", {}, ...[strings.matrix, strings.shape, strings.code].map((text) => html("th", { scope: "col" }, text)))),
         html("tbody", {}, ...body));
+      const scroll = html("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": caption }, table);
+      if (row === null) return [scroll];
+      const owner = rowOwner(E, H, row);
       const answer = html("p", { class: "rosetta-row" }, filled(strings.owner, { row, role: strings[owner.role], head: owner.head }), " ",
         html("code", {}, `in_proj_weight[${row}]`), " = ", symbol("W", owner.head, owner.role.toUpperCase()),
         html("code", {}, `[:, ${owner.column}]`));
-      const scroll = html("div", { class: "rosetta-scroll", tabindex: "0", role: "group", "aria-label": caption }, table);
       return [scroll, answer];
     }
   }
