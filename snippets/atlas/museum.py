@@ -435,13 +435,15 @@ assert len(unseen) > len(found(usual))
 # --8<-- [end:question]
 
 # The picture, and what the sentences say
+seen = torch.tensor(list(sees.values())).int()
+ones = [(i, j) for i, row in enumerate(sees.values()) for j, one in enumerate(row) if one]
 figure(
-    "sees", "matrix", {"sees": torch.tensor(list(sees.values())).int()},
+    "sees", "matrix", {"seen": seen},
     labels={
-        "rows": {"sees": list(sees)}, "columns": {"sees": [str(n + 1) for n in range(len(EXHIBITS))]},
-        "groups": {"sees": [
-            {"rows": [i, i + 1], "columns": [j, j + 1], "role": "x"}
-            for i, row in enumerate(sees.values()) for j, seen in enumerate(row) if seen
+        "rows": {"seen": list(sees)}, "columns": {"seen": [str(n + 1) for n in range(len(EXHIBITS))]},
+        "groups": {"seen": [
+            {"rows": [i, i + 1], "columns": [j, j + 1], "role": "k" if i < len(ALONE) else "q", "of": torch.ones(1, 1).int()}
+            for i, j in ones
         ]},
     },
 )  # fmt: skip
