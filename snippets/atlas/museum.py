@@ -448,7 +448,8 @@ figure(
     },
 )  # fmt: skip
 show("exhibits", len(EXHIBITS))
-show("legend", ", ".join(f"{number} `{name}`" for number, name in enumerate(EXHIBITS, 1)))
+places = [name.replace("v = k", "value is key").replace(" ", "-") for name in EXHIBITS]
+show("legend", ", ".join(f"{number} [`{name}`](#{place})" for number, (name, place) in enumerate(zip(EXHIBITS, places, strict=True), 1)))
 show("fewest_alone", len(smallest(ALONE)[0]))
 show("biases_too_many", H - 1)
 show("spread", f"{pair({})[1].in_proj_weight.std():.1f}")
