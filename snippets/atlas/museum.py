@@ -20,7 +20,7 @@ class Attention(nn.MultiheadAttention):
     """PyTorch's parameters; each step can be another."""
 
     def __init__(self, E, H, **steps):
-        super().__init__(E, H, dropout=0.5, batch_first=True)
+        super().__init__(E, H, dropout=0.5)
         self.step = SimpleNamespace(**(STEPS | steps))
         self.group = 2 if "share" in steps and H > 1 else 1
 
@@ -529,7 +529,8 @@ output, A = mine(x, causal=True)
 assert torch.equal(output.isnan().any(-1).any(0), torch.arange(L) == L - 1)  # guard: the_last_row_is_nan
 assert torch.equal(A[:, :, :-1] > 0, future(L)[:-1].expand(B, H, -1, -1))  # guard: only_the_future_is_seen
 mine, theirs = broken("too late")
-assert torch.equal(mine(x, causal=True)[1] > 0, (~future_too_late(L)).expand(B, H, -1, -1))  # guard: one_too_far
+tokens = torch.arange(L)
+assert torch.equal(mine(x, causal=True)[1] > 0, (tokens <= tokens[:, None] + 1).expand(B, H, -1, -1))  # guard: one_too_far
 mine, theirs = broken("swapped")
 assert mine(x)[1].shape == (L, H, B, B)  # guard: maps_over_the_batch
 other = torch.stack([x[0], x[1] + 1])
