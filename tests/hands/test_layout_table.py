@@ -29,7 +29,7 @@ def opened(chromium, server):
 def rows(page):
     """{name: texts of its cells} of the rows that are to be seen."""
     cells = page.evaluate("""() => [...document.querySelectorAll("layout-table tbody tr")].filter((row) => !row.hidden)
-      .map((row) => [...row.cells].map((cell) => cell.innerText.trim()))""")
+      .map((row) => [...row.cells].map((cell) => cell.textContent.trim()))""")
     return {name: rest for name, *rest in cells}
 
 
