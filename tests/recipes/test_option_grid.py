@@ -8,7 +8,7 @@ import browser
 import pytest
 from option_grid import OPTIONS, cells, fast_path
 
-CELLS = "() => document.querySelector('option-grid').cells"  # they have come
+CELLS = "() => Boolean(document.querySelector('option-grid').cells)"  # they have come; the cells themselves would be sent along
 FILTERS = [name for name in OPTIONS if name not in ("mask", "dtype", "mode")]
 
 
