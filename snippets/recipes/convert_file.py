@@ -1,18 +1,18 @@
 """A checkpoint in, a checkpoint with another layout out: what `python convert.py model.safetensors --to torch --heads 12` does.
 
 Files are .safetensors (through the package of that name), an index with its parts beside it, or PyTorch's own, read with
-weights_only=True. Without --from the layout is the detective's, if names and shapes leave one. Needs convert.py, detective.py
-and what they need beside it.
+weights_only=True. Without --from the layout is the detective's, if names and shapes leave one. Needs convert.py, detective.py,
+headers.py and what they need beside it.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
 from atlas import layouts
 from convert import State, convert
 from detective import find
+from headers import config_beside, parts_of
 
 ALSO = {"torch.nn.MultiheadAttention": "torch"}
 
@@ -20,11 +20,9 @@ ALSO = {"torch.nn.MultiheadAttention": "torch"}
 def read(path) -> tuple[State, dict]:
     """(state dict, config.json beside it). Raises ValueError for a file that holds more than tensors."""
     path = Path(path)
-    beside = path.with_name("config.json")
-    config = json.loads(beside.read_text("utf-8")) if beside.is_file() else {}
+    config = config_beside(path)
     if path.name.endswith(".index.json"):
-        parts = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
-        return {name: tensor for part in parts for name, tensor in read(path.with_name(part))[0].items()}, config
+        return {name: tensor for part in parts_of(path) for name, tensor in read(part)[0].items()}, config
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -7,7 +7,7 @@
 
 One reading: names and shapes allow no other that atlas.py knows. Several: they do not tell, and what does is said.
 The browser's detective has the same rules and the same layouts. Needs headers.py, attention_layer.py,
-attention_names.py, atlas.py and layouts_*.py beside it.
+attention_names.py, atlas.py and layouts_*.py beside it; with --numbers also detective_numbers.py and convert_file.py.
 """
 
 import argparse
@@ -229,15 +229,18 @@ if __name__ == "__main__":
     parser.add_argument("--numbers", action="store_true", help="read the numbers too, and say what training left in them")
     asked = parser.parse_args()
     try:
-        tensors, config = header(asked.file)
+        if asked.numbers:
+            from convert_file import read
+            from detective_numbers import numbers
+
+            state, config = read(asked.file)
+            tensors = {name: tensor.shape for name, tensor in state.items()}
+        else:
+            tensors, config = header(asked.file)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
     found = find(tensors, config, asked.heads)
     told = [line for layer in found for line in lines(layer, asked.heads, asked.head)]
     if asked.numbers:
-        from convert_file import read
-        from detective_numbers import numbers
-
-        state, _ = read(asked.file)
         told += [line for layer in found if layer.readings for line in numbers(layer, state, asked.heads)]
     print(*told or [nothing(tensors)], sep="\n")

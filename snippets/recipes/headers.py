@@ -18,18 +18,23 @@ def header(path) -> tuple[Shapes, dict]:
     path = Path(path)
     with path.open("rb") as file:
         start = file.read(8)
-    beside = path.with_name("config.json")
-    config = json_of(beside) if beside.is_file() else {}
+    config = config_beside(path)
     if start[:4] == b"GGUF":
         try:
             return gguf(path, config)
         except (struct.error, IndexError, OverflowError, MemoryError) as error:
             raise ValueError(f"{path}: expected the header of GGUF, got a broken one ({error})") from error
     if path.name.endswith(".index.json"):
-        return shards(path), config
+        return {name: shape for part in parts_of(path) for name, shape in header(part)[0].items()}, config
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return pickled(path), config
     return safetensors(path), config
+
+
+def config_beside(path: Path) -> dict:
+    """What config.json in the same folder says, {} if there is none."""
+    beside = path.with_name("config.json")
+    return json_of(beside) if beside.is_file() else {}
 
 
 def json_of(path: Path) -> dict:
@@ -58,7 +63,7 @@ def safetensors(path: Path) -> Shapes:
         raise ValueError(f"{path}: expected the header of .safetensors, got a broken one ({error})") from error
 
 
-def shards(path: Path) -> Shapes:
+def parts_of(path: Path) -> list[Path]:
     """The files that an index names, which lie beside it."""
     files = sorted(set(json_of(path).get("weight_map", {}).values()))
     if not files:
@@ -66,7 +71,7 @@ def shards(path: Path) -> Shapes:
     missing = [name for name in files if not path.with_name(name).is_file()]
     if missing:
         raise ValueError(f"{path}: expected {', '.join(missing)} beside it: an index has names and no shapes")
-    return {name: shape for part in files for name, shape in header(path.with_name(part))[0].items()}
+    return [path.with_name(name) for name in files]
 
 
 def pickled(path: Path) -> Shapes:

@@ -271,6 +271,28 @@ def test_the_command_line(tmp_path):
     assert f'convert(state, "torch", "torch", num_heads={H})' in done.stdout
 
 
+def test_numbers_are_read_under_the_names_that_are_told(tmp_path):
+    """A checkpoint of Lightning keeps its state dict under a name, which neither the names nor the numbers have then."""
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, H), 2, enable_nested_tensor=False)
+    torch.save({"epoch": 3, "state_dict": encoder.state_dict()}, tmp_path / "lightning.ckpt")
+    (tmp_path / "model.gguf").write_bytes(gguf(GGUF))
+
+    def asked(name):
+        command = [sys.executable, ROOT / "snippets" / "recipes" / "detective.py", name, "--heads", str(H), "--numbers"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
+
+    done = asked("lightning.ckpt")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'W_q of head 0: state["layers.0.self_attn.in_proj_weight"][0:6].T' in done.stdout
+    assert "by the numbers, order of its rows: cannot be told" in done.stdout
+    refused = asked("model.gguf")
+    assert refused.returncode == 1
+    assert (
+        refused.stderr
+        == "model.gguf: expected .safetensors or PyTorch's format, got GGUF, whose numbers are not read here\n"
+    )
+
+
 def test_untrained_numbers_tell_nothing():
     torch.manual_seed(0)
     state = {
