@@ -244,19 +244,8 @@ for name, one in layouts().items():
 # Every layout's layer as its library writes it, beside the paper's: no function of convert.py is used for the first.
 import math
 
-from atlas import axes_of
+from atlas import shapes_of
 from torch.nn import functional as F
-
-
-def drawn(layout, K):
-    """Tensors of the layout's names and shapes."""
-    sizes = {"d": D, "e": E}
-    state = {}
-    for name, part in layout.tensors.items():
-        heads = {"n": sum(H if role in "qo" else K for role in part.roles)}
-        shape = [math.prod((sizes | heads)[letter] for letter in axis) for axis in axes_of(part.axes)]
-        state[name] = torch.randn(shape) / 2
-    return state
 
 
 def projected(x, weight, axes):
@@ -322,15 +311,15 @@ def in_its_own_way(layout, state, x, K):
 
 
 worst, least, misread = 0.0, math.inf, 0
-for name, layout in layouts().items():
-    K = 1 if name in ("Falcon-7B", "GPT-BigCode, one head of keys") else 2 if layout.grouped else H
-    state = drawn(layout, K)
+for layout in layouts().values():
+    K = 1 if layout.one else 2 if layout.grouped else H
+    state = {name: torch.randn(shape) / 2 for name, shape in shapes_of(layout, E, H, K).items()}
     paper = to_paper(state, layout, H, K)
     output, _ = paper.attend(x)
     own = in_its_own_way(layout, state, x, K)
     torch.testing.assert_close(output, own)  # guard: every_layout_is_the_papers
-    for tensor_name, tensor in from_paper(paper, layout).items():
-        assert torch.equal(tensor, state[tensor_name])  # guard: there_and_back_bit_for_bit
+    for name, tensor in from_paper(paper, layout).items():
+        assert torch.equal(tensor, state[name])  # guard: there_and_back_bit_for_bit
     if layout.misread:
         wrong, _ = to_paper(state, replace(layout, **layout.misread), H, K).attend(x)
         assert not torch.allclose(wrong, output, atol=0.5)  # guard: the_wrong_reading_differs

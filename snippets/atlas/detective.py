@@ -105,30 +105,15 @@ disagreeing = numbers(believed, renamed)
 assert "(h t d)" in disagreeing[0]  # guard: the_numbers_disagree
 assert "names say otherwise" in disagreeing[1]  # guard: which_is_told
 
-# --8<-- [start:shapes]
-import math
-from atlas import axes_of
-
-
-def shapes_of(layout, K):
-    """The names and shapes of a layer, as a file has them."""
-    shapes = {f"x.{sign}": (D,) for sign in layout.signs}
-    for name, part in layout.tensors.items():
-        n = sum(H if role in "qo" else K for role in part.roles)
-        sizes = {"d": D, "e": E, "n": n}
-        shapes[f"x.{name}"] = tuple(
-            math.prod(sizes[letter] for letter in axis)
-            for axis in axes_of(part.axes))
-    return shapes
-# --8<-- [end:shapes]
-
-
-
 # --8<-- [start:all]
+from atlas import shapes_of
+
 alone, several = 0, {}
 for name, layout in layouts().items():
     K = 1 if layout.one else 2 if layout.grouped else H
-    found = find(shapes_of(layout, K), num_heads=H)
+    shapes = dict.fromkeys(layout.signs, (D,))
+    shapes |= shapes_of(layout, E, H, K)
+    found = find(shapes, num_heads=H)
     if not found:
         print("no names of its own:", name)
         continue

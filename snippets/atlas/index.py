@@ -71,9 +71,8 @@ def formula(roles, axes, grouped):
 def names_of(layout):
     """'`q.weight` `k.weight` (HD, E)', tensors of one shape together."""
     by_shape = {}
-    for name, part in layout.tensors.items():
-        if "n" in part.axes and "e" in part.axes:
-            by_shape.setdefault(formula(part.roles, part.axes, layout.grouped), []).append(f"`{name}`")
+    for name, part in layout.matrices.items():
+        by_shape.setdefault(formula(part.roles, part.axes, layout.grouped), []).append(f"`{name}`")
     return " ".join(f"{' '.join(names)} `{shape}`" for shape, names in by_shape.items())
 
 

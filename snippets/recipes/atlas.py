@@ -51,6 +51,11 @@ class Layout:
     models: tuple[str, ...] = ()  # what config.json calls models that have it; "gguf/...", what a GGUF file does
     signs: tuple[str, ...] = ()  # tensors beside these that no other layout of the same names has
 
+    @property
+    def matrices(self) -> dict[str, Part]:
+        """Those of its tensors that have heads and a width; the others are biases."""
+        return {name: part for name, part in self.tensors.items() if "n" in part.axes and "e" in part.axes}
+
 
 # Orders
 
@@ -106,6 +111,17 @@ def axes_of(axes: str) -> list[list[str]]:
     return [(inside or alone).split() for inside, alone in re.findall(r"\(([^)]*)\)|(\S+)", axes)]
 
 
+def shapes_of(layout: Layout, E: int, H: int, K: int | None = None, D: int | None = None) -> dict[str, tuple[int, ...]]:
+    """The shapes of its tensors at those sizes: E embed_dim, H heads of queries, K of keys and values, D head_dim."""
+    sizes, K = {"e": E, "d": D or E // H}, K or H
+
+    def shape(part):
+        n = sum(H if role in "qo" else K for role in part.roles)
+        return tuple(math.prod((sizes | {"n": n})[letter] for letter in axis) for axis in axes_of(part.axes))
+
+    return {name: shape(part) for name, part in layout.tensors.items()}
+
+
 def places(layout: Layout, name: str, shape: tuple[int, ...], H: int, K: int | None = None) -> list[dict]:
     """The heads in a weight as blocks of a matrix, to draw it: {"rows": [first, end], "role", "head", "text"} each.
 
@@ -113,7 +129,7 @@ def places(layout: Layout, name: str, shape: tuple[int, ...], H: int, K: int | N
     the heads with the axis behind them: (E, H, D) as (E, H * D). Raises ValueError where the heads do not divide the axis.
     """
     part = layout.tensors[name]
-    if "n" not in part.axes or "e" not in part.axes:
+    if name not in layout.matrices:
         raise ValueError(f"name: expected a weight with heads, got {name} with the axes {part.axes}")
     slots = slots_of(layout, part.roles, H, K or H)
     axis = "columns" if part.axes.startswith("e") else "rows"

@@ -77,7 +77,7 @@ def fitting(state: State, H: int, K: int, prefix="") -> list[str]:
 
 
 def first_weight(layout: Layout) -> str:
-    return next(name for name, part in layout.tensors.items() if "e" in part.axes)
+    return next(iter(layout.matrices))
 
 
 def layers_of(state: State, layout: Layout, within="") -> list[str]:

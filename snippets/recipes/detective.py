@@ -28,14 +28,13 @@ BIAS = {"weight": "bias", "kernel": "bias", "w": "b"}
 
 def fits(layout: Layout, main: str, tensors: Shapes) -> str | None:
     """What the names begin with, if all matrices of a layout are there; main: the tensor of the queries."""
-    matrices = {name: part for name, part in layout.tensors.items() if "n" in part.axes and "e" in part.axes}
-    first = next(name for name, part in matrices.items() if "q" in part.roles)
+    first = next(name for name, part in layout.matrices.items() if "q" in part.roles)
     base = main.removesuffix(first)
     if not main.endswith(first) or (base and base[-1] not in "./"):
         return None
-    if any(len(tensors.get(base + name, ())) != len(axes_of(part.axes)) for name, part in matrices.items()):
+    if any(len(tensors.get(base + name, ())) != len(axes_of(part.axes)) for name, part in layout.matrices.items()):
         return None
-    of = {part.roles: sizes(part.axes, tensors[base + name]) for name, part in matrices.items()}
+    of = {part.roles: sizes(part.axes, tensors[base + name]) for name, part in layout.matrices.items()}
     width = of["o"]["nd"]
     if "qkv" in of:
         rows = of["qkv"]["nd"]
@@ -50,13 +49,12 @@ def fits(layout: Layout, main: str, tensors: Shapes) -> str | None:
 
 def one_width(layout: Layout, base: str, tensors: Shapes) -> bool:
     """Whether queries, keys, values and output are read as of one width: what comes from elsewhere may have another."""
-    matrices = {name: part for name, part in layout.tensors.items() if "n" in part.axes and "e" in part.axes}
-    return len({sizes(part.axes, tensors[base + name])["e"] for name, part in matrices.items()}) == 1
+    return len({sizes(part.axes, tensors[base + name])["e"] for name, part in layout.matrices.items()}) == 1
 
 
 def biases_agree(layout: Layout, base: str, tensors: Shapes) -> bool:
     """Whether the layer has the biases of the layout and no other, or none at all."""
-    declared = {name for name, part in layout.tensors.items() if "n" not in part.axes or "e" not in part.axes}
+    declared = layout.tensors.keys() - layout.matrices.keys()
     other = {re.sub(r"(weight|kernel|w)$", lambda end: BIAS[end[1]], name) for name in layout.tensors}
     return {name for name in declared | other if base + name in tensors} in (declared, set())
 
@@ -69,7 +67,8 @@ def readings_of(layer: Layer, tensors: Shapes, model_type: str) -> list[Reading]
     found = signed or [(one, base) for one, base in found if not one.signs]
     found = [(one, base) for one, base in found if model_type in one.models] or found
     narrow = [(one, base) for one, base in found if one_width(one, base, tensors)]
-    plain = [reading for reading in usual(layer) if one_width(reading.layout, "", tensors)]
+    either = usual(layer)
+    plain = [reading for reading in either if one_width(reading.layout, "", tensors)]
     if found and plain and not narrow:
         return plain
     found = narrow or found
@@ -77,9 +76,7 @@ def readings_of(layer: Layer, tensors: Shapes, model_type: str) -> list[Reading]
     merged: dict[tuple, Reading] = {}
     for one, base in found:
         reading = Reading(one, base, (one.name,))
-        axes = [
-            (name, part.axes) for name, part in sorted(one.tensors.items()) if "n" in part.axes and "e" in part.axes
-        ]
+        axes = [(name, part.axes) for name, part in sorted(one.matrices.items())]
         try:
             key = (order_of(layer, reading), base, *axes)
         except ValueError:
@@ -89,13 +86,13 @@ def readings_of(layer: Layer, tensors: Shapes, model_type: str) -> list[Reading]
     known = sorted(merged.values(), key=lambda reading: -len(reading.layouts))
     if known and "o" not in layer.names:  # under a name that the layout alone knows
         one = known[0]
-        name = next(one.base + name for name, part in one.layout.tensors.items() if part.roles == "o" and "n" in part.axes)
+        name = next(one.base + name for name, part in one.layout.matrices.items() if part.roles == "o")
         layer.names["o"], layer.shapes[name] = name, tensors[name]
     decided = known and not unexplained(layer, known[0], tensors)
     if decided and (stem(main)[1] not in ELSEWHERE or any(model_type in one.models for one, _ in found)):
         return known
     there = {order_of(layer, reading) for reading in known}
-    return [*known, *(reading for reading in usual(layer) if order_of(layer, reading) not in there)]
+    return [*known, *(reading for reading in either if order_of(layer, reading) not in there)]
 
 
 def unexplained(layer: Layer, reading: Reading, tensors: Shapes) -> bool:

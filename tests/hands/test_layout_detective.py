@@ -9,7 +9,7 @@ import browser
 import pytest
 import torch
 from atlas import layouts
-from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, safetensors, shapes_of
+from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, safetensors
 from detective import find
 from torch import nn
 
@@ -51,7 +51,7 @@ def told(shapes, config=None, heads=None):
 def asked():
     """Layouts with and without their heads, whole models, and what is no attention."""
     for name in NAMED:
-        shapes = shapes_of(layouts()[name], keys_of(layouts()[name]))
+        shapes = layer_of(layouts()[name], keys_of(layouts()[name]))
         yield from ({"shapes": shapes, "heads": heads} for heads in (None, H))
         for model in layouts()[name].models:
             yield {"shapes": shapes, "config": {"model_type": model, "num_attention_heads": H}}

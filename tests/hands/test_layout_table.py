@@ -1,10 +1,9 @@
 """The table of layouts: which rows a word and an order leave, and the shapes at the reader's sizes."""
 
-import math
 import re
 
 import pytest
-from atlas import axes_of, layouts
+from atlas import layouts, shapes_of
 
 SIZES = {"E": 20, "H": 4, "K": 2, "D": 5}
 
@@ -38,17 +37,9 @@ def test_every_layout_has_its_row_and_its_shapes(opened):
     found = rows(opened("?E=20&H=4&K=2"))
     assert set(found) == set(layouts())
     for name, layout in layouts().items():
-        by_shape = {}
-        for tensor, part in layout.tensors.items():
-            if "n" not in part.axes or "e" not in part.axes:
-                continue
-            K = SIZES["K"] if layout.grouped else SIZES["H"]
-            n = sum(SIZES["H"] if role in "qo" else K for role in part.roles)
-            size = {"e": SIZES["E"], "n": n, "d": SIZES["D"]}
-            shape = tuple(math.prod(size[letter] for letter in axis) for axis in axes_of(part.axes))
-            by_shape.setdefault(shape, []).append(tensor)
+        shapes = shapes_of(layout, **SIZES | {"K": SIZES["K"] if layout.grouped else SIZES["H"]})
         numbers = {tuple(map(int, text.split(", "))) for text in re.findall(r"\(([\d, ]+)\)", found[name][0])}
-        assert numbers == set(by_shape), name
+        assert numbers == {shapes[tensor] for tensor in layout.matrices}, name
 
 
 def test_words_orders_and_the_address(opened):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from atlas import layouts, places
+from atlas import layouts, places, shapes_of
 from convert import to_paper
 
 E, H, K, D = 24, 4, 2, 6
@@ -18,6 +18,7 @@ def test_places_are_where_to_paper_finds_the_heads(name):
         n = sum(groups_of_keys if role in "kv" else H for role in part.roles)
         letters = part.axes.replace("(n d)", "N").split()
         state[tensor] = torch.randn([{"N": n * D, "n": n, "e": E, "d": D}[letter] for letter in letters])
+    assert shapes_of(layout, E, H, groups_of_keys, D) == {tensor: tuple(t.shape) for tensor, t in state.items()}
     paper = to_paper(state, layout, H, groups_of_keys)
     for tensor, part in layout.tensors.items():
         if "e" not in part.axes or part.axes == "e":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from atlas import layouts
-from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, safetensors, shapes_of
+from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, safetensors
 from convert import to_paper
 from detective import find, lines, nothing
 from detective_numbers import numbers
@@ -25,7 +25,7 @@ def test_where_is_the_papers_matrix(name):
     """For each layout and reading: the expression, evaluated, is to_paper's head."""
     layout = layouts()[name]
     K = keys_of(layout)
-    state = {tensor: torch.randn(shape) for tensor, shape in shapes_of(layout, K).items()}
+    state = {tensor: torch.randn(shape) for tensor, shape in layer_of(layout, K).items()}
     (layer,) = find({tensor: t.shape for tensor, t in state.items()}, num_heads=H)
     reading = next(one for one in layer.readings if name in one.layouts)
     paper = to_paper(state, layout, H, K, prefix="x.")

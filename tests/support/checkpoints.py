@@ -2,22 +2,19 @@
 
 import io
 import json
-import math
 import struct
 
 import torch
-from atlas import axes_of, layouts
+from atlas import layouts, shapes_of
 from torch import nn
 
 E, H, D = 24, 4, 6
 
 
-def shapes_of(layout, K):
-    shapes = {f"x.{sign}": (D,) for sign in layout.signs}
-    for name, part in layout.tensors.items():
-        sizes = {"d": D, "e": E, "n": sum(H if role in "qo" else K for role in part.roles)}
-        shapes[f"x.{name}"] = tuple(math.prod(sizes[letter] for letter in axis) for axis in axes_of(part.axes))
-    return shapes
+def layer_of(layout, K):
+    """Names and shapes of a layer x., as a file has them."""
+    shapes = dict.fromkeys(layout.signs, (D,)) | shapes_of(layout, E, H, K)
+    return {f"x.{name}": shape for name, shape in shapes.items()}
 
 
 def keys_of(layout):
