@@ -8,7 +8,6 @@ from pathlib import Path
 
 from builder import project, words
 from builder.pages import reader
-from builder.pages.glossary import page_title
 from builder.pages.includes import written_in
 from builder.pages.page import Page
 from builder.scripts import records
@@ -135,7 +134,7 @@ def claims_table(language: str, root: str) -> str:
         title = f"<small>{html.escape(script)}</small>"
         if page := shown.get(script):
             link = root + project.address_of(page)
-            title = f'<a href="{link}">{html.escape(page_title(language, page.as_posix()))}</a> {title}'
+            title = f'<a href="{link}">{html.escape(reader.page_title(language, page.as_posix()))}</a> {title}'
         rows = []
         for claim in claims:
             kind = said[claim.kind]

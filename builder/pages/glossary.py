@@ -204,12 +204,6 @@ def link_terms(html: str, language: str, glossary_url: str) -> str:
 # The page
 
 
-def page_title(language: str, page: str) -> str | None:
-    """The title of a page, without its id; None when there is no such page."""
-    path = project.DOCS / language / page
-    return reader.title(path.read_text("utf-8")) if path.is_file() else None
-
-
 def _sort_key(term, language):
     word = term.get("yomi") or term["ja"] if language == "ja" else term[language]
     # One order for both kana, so that readings sort as in a Japanese index; Latin words come first.
@@ -230,7 +224,7 @@ def render(language: str) -> str:
         if elsewhere := term.get("elsewhere", {}).get(language):
             lines += [f"{said['elsewhere']}{said['join'].join(elsewhere)}{said['stop']}", ""]
         page, _, fragment = term.get("page", "").partition("#")
-        if page and (title := page_title(language, page)):
+        if page and (title := reader.page_title(language, page)):
             target = _from_glossary(page) + (f"#{fragment}" if fragment else "")
             lines += [f"{said['more']}[{title}]({target})", ""]
         lines += ["</dd>"]

@@ -56,7 +56,7 @@ def minutes(content: str) -> int:
 
 def _lead(page: Page, other: str) -> str:
     """A link to another page, by its title."""
-    title = reader.title((project.DOCS / page.language / f"{other}.md").read_text("utf-8")) or other
+    title = reader.page_title(page.language, f"{other}.md") or other
     return f'<a href="{page.link(project.address_of(f"{other}.md"))}">{html.escape(title)}</a>'
 
 

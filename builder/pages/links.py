@@ -263,7 +263,7 @@ def render(language: str) -> str:
             if entry["read"]
             else said["unread"].format(why=entry["why"][language])
         )
-        titles = [f"[{glossary.page_title(language, page)}](../{page})" for page in pages[entry["url"]]]
+        titles = [f"[{reader.page_title(language, page)}](../{page})" for page in pages[entry["url"]]]
         origin = f" · {said['from']}{said['join'].join(titles)}" if titles else ""
         lines += [
             f'<dt markdown="span">[{_shown_name(entry)}]({entry["url"]})</dt>',

@@ -437,6 +437,12 @@ def title(text: str) -> str | None:
     return next((part.text for part in blocks(text) if isinstance(part, Heading) and part.level == 1), None)
 
 
+def page_title(language: str, page: str) -> str | None:
+    """The title of a page, without its id; None when there is no such page."""
+    path = project.DOCS / language / page
+    return title(path.read_text("utf-8")) if path.is_file() else None
+
+
 def _figures_in_file(page):
     for fence in fences_of(page.source):
         if fence.language == "figure":
