@@ -58,7 +58,15 @@ def found(page, query):
     before = page.locator(META).first.inner_text()
     field.fill(query)  # as an input method does: the word at once, then a key goes up
     field.dispatch_event("keyup")
-    browser.until(page, f"(before) => document.querySelector('{META}').innerText !== before", before)
+    browser.until(
+        page,
+        f"""(before) => {{ // the line above the list is written before the list is
+          const said = document.querySelector('{META}').innerText;
+          const shown = document.querySelectorAll('{ITEM}').length;
+          return said !== before && shown >= Math.min(10, said.match(/\\d+/)?.[0] ?? 0);
+        }}""",
+        before,
+    )
     links = page.locator(ITEM).evaluate_all("(all) => all.map((li) => li.querySelector('a').href)")
     return [urlsplit(link).path.split("/", 2)[2] for link in links]
 

@@ -54,7 +54,7 @@ if (globalThis.HTMLElement) {
         this.names.dispatchEvent(new Event("input"));
       });
       this.querySelector(".explorer-stage").append(
-        html("div", { class: "detective-form" }, labelled("file", this.file), labelled("names", this.names),
+        html("div", { class: "explorer-form" }, labelled("file", this.file), labelled("names", this.names),
           html("div", { class: "detective-numbers" }, labelled("heads", this.heads), labelled("head", this.head))),
         examples, html("p", { class: "explorer-help" }, words.help), this.line, this.result);
       this.line.say(words.idle, 0);

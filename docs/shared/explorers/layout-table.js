@@ -33,7 +33,7 @@ if (globalThis.HTMLElement) {
       const labelled = (text, field) => html("label", {}, text, field);
       for (const field of [this.word, this.order, ...this.sizes]) field.addEventListener("input", () => this.show());
       this.querySelector(".explorer-stage").append(
-        html("div", { class: "layout-table-form" }, labelled(words.word, this.word), labelled(words.order, this.order),
+        html("div", { class: "explorer-form" }, labelled(words.word, this.word), labelled(words.order, this.order),
           ...this.sizes.map((field) => labelled(words[field.name], field))), this.line);
       this.show();
     }

@@ -78,7 +78,7 @@ if (globalThis.HTMLElement) {
       });
       const labels = this.fields.map((field) => html("label", {}, html("code", {}, field.name), field));
       this.querySelector(".explorer-stage").append(
-        html("div", { class: "option-grid-form", role: "group", "aria-label": this.strings.form }, ...labels),
+        html("div", { class: "explorer-form", role: "group", "aria-label": this.strings.form }, ...labels),
         html("div", { class: "explorer-presets" }, reset), this.line);
       if (this.fields.some(({ value }) => value)) this.changed();
     }
