@@ -60,6 +60,7 @@ BEFORE = (
     claims_page.put,  # quiet lines first: they look for the blocks as they are written
     values.put,  # marks go with it
     glossary.put,
+    journey.put_map,
     links.put,
     formulas.put,
     figures.put,  # before the includes, whose code may show a fence
@@ -112,7 +113,7 @@ def before(markdown: str, page: Page) -> str:
             text = step(text, page)
         return text
 
-    if {"claims", "glossary", "sources"} & {fence.language for fence in reader.fences_of(markdown)}:
+    if {"claims", "glossary", "sources", "journey"} & {fence.language for fence in reader.fences_of(markdown)}:
         # it tells of other pages, too
         page.markdown = made()
     else:

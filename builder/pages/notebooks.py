@@ -182,7 +182,7 @@ def _absolute_links(text, page):
 
 def practice_pages(language: str) -> list[Path]:
     """The pages of a language that are shown as notebooks."""
-    return [page for page in project.page_files(language) if page.parts[0] == "practice"]
+    return [page for page in project.page_files(language) if page.parts[0] == "practice" and page.stem != "index"]
 
 
 def _practice(language, page):

@@ -128,6 +128,7 @@ class Box:
     title: str
     end: int  # its last line
     inside: list["Block"]
+    folded: bool = False  # ??? and not !!!
 
 
 @dataclass
@@ -147,6 +148,7 @@ class Source:
     """What a page's Markdown holds, each thing with its line; `prose` is its sentences alone, line for line."""
 
     file: str  # docs/ja/layouts/rosetta.md
+    text: str = ""  # as it is written
     headings: list[Mark] = field(default_factory=list)
     unmarked: list[Mark] = field(default_factory=list)  # headings without an id, or not written with #
     includes: list[Mark] = field(default_factory=list)
@@ -280,8 +282,8 @@ def _heading(number, line, masked):
 @functools.lru_cache(maxsize=512)  # of pages that did not change, under serve
 def scan(text: str, file: str) -> Source:
     """Read one page's Markdown. Nothing is expanded: what is written is what is compared."""
-    source = Source(file)
     text = text.replace("\r\n", "\n")
+    source = Source(file, text)
     lines = text.split("\n")
     source.fences, outside = _fences(lines)
     whole = COMMENT.sub(_mask, "\n".join(outside))
@@ -414,7 +416,8 @@ def _blocks(lines, masked, fences, numbers, depth):
             while end < numbers.stop - 1 and not lines[end][:inner].strip():
                 end += 1
             inside = _blocks(lines, masked, fences, range(number + 1, end + 1), inner)
-            yield Box(number, box[1], box[2] or "", end, list(inside))
+            folded = re.match(r"\?{3}(?!\+)", line.lstrip()) is not None
+            yield Box(number, box[1], box[2] or "", end, list(inside), folded)
         elif heading := _heading(number, line, masked[number - 1][depth:]):
             yield heading
         else:

@@ -20,7 +20,7 @@ from builder.project import Fault
 if TYPE_CHECKING:
     from builder.pages.checks import Files
 
-MADE = {"figure", "claims", "glossary", "sources"}  # fences that a hook replaces
+MADE = {"figure", "claims", "glossary", "sources", "journey"}  # fences that a hook replaces
 WIDEST, WIDEST_TWIN, LONGEST = 72, 44, 30  # characters of a line, of one half of a pair; lines of a section
 
 TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*)(?=[\s/>])((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>")

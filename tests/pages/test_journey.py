@@ -60,7 +60,9 @@ def test_what_a_page_says(ways):
     )
     made = journey.put("<h1>Title</h1>\n<p>Text.</p>", Page("en", "layouts/rosetta.md"))
     first, last = re.findall(r'<p class="page-(?:way|next)">.*?</p>', made)
-    assert first.startswith('<p class="page-way">About 2 minutes · builds on <a href="../paper/">')
+    assert first.startswith(
+        f'<p class="page-way">About {journey.minutes("en", "layouts/rosetta")} minutes · builds on <a href="../paper/">'
+    )
     assert '<a href="../pytorch/">' in first
     assert '<a href="../cost/">' in last
     assert '<a href="../../practice/masks/">' in last
@@ -68,14 +70,97 @@ def test_what_a_page_says(ways):
     assert journey.put("<h1>About</h1>", Page("en", "about.md")) == "<h1>About</h1>"
 
 
-def test_minutes_are_those_of_what_is_open():
-    words = "<p>" + "word " * 240 * 5 + "</p>"
-    assert journey.minutes(words) == 5
-    assert journey.minutes("<p>" + "あ" * 600 * 5 + "</p>") == 5
-    assert journey.minutes("<pre>" + "\n" * 199 + "</pre>") == 5
-    assert journey.minutes(words + f"<details>{words}<details>{words}</details></details>") == 5
-    assert journey.minutes("<figure></figure>" * 15) == 3
-    assert journey.minutes("") == 2
+@pytest.fixture
+def pages(monkeypatch, tmp_path):
+    """A function that makes the pages of a language: {path without .md: Markdown}."""
+    monkeypatch.setattr(project, "DOCS", tmp_path)
+
+    def make(given, language="en"):
+        for page, markdown in given.items():
+            path = tmp_path / language / f"{page}.md"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(markdown)
+
+    return make
+
+
+WORDS = "word " * 200 * 5
+
+
+@pytest.mark.parametrize(
+    ("markdown", "minutes"),
+    [
+        (WORDS, 5),
+        ("あ" * 500 * 5, 5),
+        (f"{WORDS}<!-- claim: {WORDS.strip()} -->", 5),
+        (f'??? setup "Set-up"\n\n    {WORDS}', 2),
+        (f'!!! trap "Trap"\n\n    {WORDS}', 5),
+        (f"<details><summary>Hint</summary>\n\n{WORDS}\n\n</details>\n\n{WORDS}", 5),
+        ("```figure a\ntitle: A\n```\n\n" * 12, 3),
+        ("$$\na = b\n$$\n\n" * 18, 3),
+        ('```python\n--8<-- "recipes/paper_heads.py"\n```', None),
+        ("## 1. A task { #a }\n\n" * 3, 2),
+        ("", 2),
+    ],
+)
+def test_minutes_are_those_of_what_is_open(pages, markdown, minutes):
+    pages({"masks/one": markdown, "practice/one": markdown})
+    lines = project.SNIPPETS.joinpath("recipes/paper_heads.py").read_text().count("\n")
+    assert journey.minutes("en", "masks/one") == (minutes or -(-lines // 30))
+    exercises = markdown.count("## 1.")
+    assert journey.minutes("en", "practice/one") == (5 * exercises + 1 if exercises else minutes or -(-lines // 30))
+
+
+def test_a_chapter_is_a_line_with_branches(pages, ways):
+    ways(
+        {
+            "masks/index": {"next": "masks/a"},
+            "masks/a": {},
+            "masks/b": {"needs": ["masks/a"]},
+            "masks/c": {"needs": ["masks/a", "masks/b", "layouts/z"], "exercise": "practice/p"},
+            "masks/aside": {"needs": ["masks/a"]},
+            "masks/alone": {},
+            "layouts/z": {},
+            "practice/p": {},
+        }
+    )
+    pages(
+        {page: f"---\ndescription: Of {page}.\n---\n\n# Title of {page} {{ #t }}\n" for page in journey.ways()}
+        | {"masks/index": "# The chapter { #c }\n\n```journey\n```\n"}
+    )
+    page = Page("en", "masks/index.md")
+    drawn = journey.put_map(page.source, page)
+    shape = re.sub(r'<a href="([a-z]+)/">.*?</p>| class="[^"]*"|\s', lambda match: match[1] or "", drawn.split("}")[1])
+    assert shape == "<ol><li>a<ol><li>aside</li></ol></li><li>b</li><li>c</li><li>alone</li></ol>"
+    assert 'Title of masks/c</a> <span class="minutes">2 min</span><p>Of masks/c. Builds on <a href="a/">' in drawn
+    assert "Builds on" not in drawn.split("Of masks/c")[0]
+    put = journey.put("<h1>The chapter</h1>", page)
+    assert '<p class="page-way">5 pages, about 10 minutes</p>' in put
+    assert 'To try it yourself: <a href="../practice/p/">' in put
+
+
+def test_a_language_is_led_to_what_it_has(pages, ways):
+    ways({"masks/index": {"next": "masks/a"}, "masks/a": {"needs": ["layouts/z"], "next": "masks/b"}, "masks/b": {}})
+    pages({"masks/index": "# I { #i }", "masks/a": "# A { #a }"}, "de")
+    chapter, page = Page("de", "masks/index.md"), Page("de", "masks/a.md")
+    assert journey.chapter_of("masks/index", "de") == ["masks/a"]
+    assert journey.drawn(chapter).count("<li>") == 1
+    assert "<a" not in journey.put("<h1>A</h1>", page)
+
+
+def test_a_link_may_say_the_minutes_of_where_it_leads(pages, ways):
+    ways({"masks/index": {}, "masks/a": {}, "masks/b": {}})
+    pages(dict.fromkeys(journey.ways(), f"# T {{ #t }}\n\n{WORDS}") | {"index": "[one](masks/a.md){ .minutes }"})
+    page = Page("en", "index.md")
+    link = '<a class="minutes" href="{}">one</a>'
+    put = journey.put(link.format("masks/a/#b") + link.format("masks/"), page)
+    assert '</a> <span class="minutes">5 min</span>' in put
+    assert '</a> <span class="minutes">2 pages, about 10 minutes</span>' in put
+    assert not page.faults
+    pages({"masks/a": f"# T {{ #t }}\n\n{WORDS * 2}"})
+    assert "10" in journey.said(page), "a page is made anew when the minutes that it says are others"
+    journey.put(link.format("about/"), page)
+    assert [fault.message for fault in page.faults] == ["about/ has no minutes: it is no page of docs/journey.yml"]
 
 
 @pytest.mark.parametrize(
