@@ -46,6 +46,7 @@ libraries: .libraries/installed ## compare capture.py, the atlas' layouts and th
 	@PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.libraries $(ARCHITECTURES)
 	@[ -n "$(ARCHITECTURES)" ] || PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.atlas
 	@[ -n "$(ARCHITECTURES)" ] || PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.model_types
+	@[ -n "$(ARCHITECTURES)" ] || HF_HUB_OFFLINE=1 PYTHONPATH=.libraries:snippets/recipes $(RUN) -m tools.hugging_face
 
 mutants: .venv/installed ## change the scripts one thing at a time and list what the build would not notice
 	@$(RUN) -m tools.mutants

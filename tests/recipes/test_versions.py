@@ -13,7 +13,16 @@ RECORDED = json.loads(versions.DATA.read_text(encoding="utf-8"))
 # data, what trains or reads a trained model, and what is tested in a browser or on the built page
 UNTESTED = {"kaomoji", "negation", "running_example", "option_grid", "head_view", "trained", "reactions", "pronouns"}
 # not yet tried under another PyTorch: they cut, turn and stack
-UNTESTED |= {"convert", "refit", "paper_heads", "compare_models", "atlas", "layout_trace", "convert_file"}
+UNTESTED |= {
+    "convert",
+    "refit",
+    "paper_heads",
+    "compare_models",
+    "hugging_face",
+    "atlas",
+    "layout_trace",
+    "convert_file",
+}
 UNTESTED |= {
     "detective",
     "detective_numbers",

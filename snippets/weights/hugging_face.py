@@ -1,0 +1,119 @@
+# --8<-- [start:setup]
+import torch
+from hugging_face import by_word
+
+torch.manual_seed(23)
+# what a tokenizer says of "the tokenizer splits": pieces of words
+tokens = ["[CLS]", "the", "token", "##izer", "splits", "[SEP]"]
+words = [None, 0, 1, 1, 2, None]
+H, L = 4, len(tokens)
+weights = torch.randn(H, L, L, dtype=torch.float64).softmax(-1)
+# --8<-- [end:setup]
+
+# --8<-- [start:by_word]
+whole = by_word(weights, words)  # (H, W, W)
+# by hand, for "the" and "tokenizer"
+pieces = [2, 3]
+to_word = weights[:, 1, pieces].sum(-1)
+from_word = weights[:, pieces, 1].mean(-1)
+torch.testing.assert_close(whole[:, 0, 1], to_word)
+torch.testing.assert_close(whole[:, 1, 0], from_word)
+print("tokens", tuple(weights.shape), "words", tuple(whole.shape))
+# --8<-- [end:by_word]
+swapped = by_word(weights.mT, words).mT
+assert not torch.allclose(swapped, whole, atol=0.01)  # guard: sum_and_mean_are_not_the_other_way
+assert (swapped.sum(-1) - whole.sum(-1)).abs().max() > 0.1  # guard: the_other_way_rows_differ
+
+# --8<-- [start:question]
+left_out = weights[:, :, [0, 5]].sum(-1)  # (H, L): to [CLS], [SEP]
+# every token, its two markers too, as a word of its own or a part
+marked = by_word(weights, ["cls", 0, 1, 1, 2, "sep"])
+torch.testing.assert_close(marked.sum(-1), torch.ones(H, 5).double())
+torch.testing.assert_close(whole[:, 0].sum(-1), 1 - left_out[:, 1])
+assert (whole.sum(-1) < 1).all()
+print(whole.sum(-1)[0].numpy().round(2))
+# --8<-- [end:question]
+
+# MiniLM, run by transformers: `make libraries` keeps this record.
+import json
+from pathlib import Path
+
+from running_example import TOKENS
+
+record = json.loads(Path(__file__).with_name("hugging_face.json").read_text(encoding="utf-8"))
+for name in ("day", "torch", "transformers", "package", "version"):
+    show(name, record[name])
+maps = torch.tensor(record["maps"], dtype=torch.float64)  # (layers, B, H, L, L)
+deep, B, many, length, _ = maps.shape
+show("layers", deep)
+show("heads", many)
+show("all_heads", deep * many)
+show("shape", str((B, many, length, length)))
+show("first_module", record["modules"][0])
+show("error", f"{record['error']:.0e}")
+show("tokens", " ".join(record["tokens"][0]))
+show("pieces", " ".join(record["tokens"][1]))
+assert record["error"] < 1e-5  # guard: the_models_own
+assert record["asked_on_sdpa"] == "()"  # guard: asked_on_sdpa_it_is_silent
+assert (maps.sum(-1) - 1).abs().max() < 1e-4  # guard: rows_sum_to_1
+assert record["texts"][0] == " ".join(TOKENS)  # guard: the_running_example
+
+# the first text: [CLS], five words, [SEP], and one [PAD]
+n = length - record["tokens"][0].count("[PAD]")
+first = maps[:, 0, :, :n, :n]  # (layers, H, L, L) without padding
+inner = first[:, :, 1:-1]  # rows of words
+assert record["tokens"][0][1:-1][: len(TOKENS)] == TOKENS  # guard: a_token_a_word
+assert maps[:, 0, :, :, n:].abs().max() == maps.new_zeros(())  # guard: nothing_goes_to_padding
+assert (maps[:, 0, :, n:].sum(-1) - 1).abs().max() < 1e-4  # guard: padding_asks_all_the_same
+
+# what a head's words look at: the token before, the one after, the markers
+looks = {
+    "before": first.diagonal(-1, -2, -1)[..., :-1].mean(-1),
+    "after": first.diagonal(1, -2, -1)[..., 1:].mean(-1),
+    "[CLS]": inner[..., 0].mean(-1),
+}  # each (layers, H)
+found = {}
+for name, share in looks.items():
+    found[name] = divmod(int(share.argmax()), many)
+    show(f"{name.strip('[]').lower()}_head", f"{found[name][0]}.{found[name][1]}")
+    show(f"{name.strip('[]').lower()}_share", f"{share.max():.2f}")
+assert looks["before"].max() > 0.9  # guard: one_looks_before
+assert looks["after"].max() > 0.6  # guard: one_looks_after
+assert looks["[CLS]"].max() > 0.9  # guard: one_looks_at_cls
+# a noun's head: it gives the two nouns more than any other head does
+nouns = [1 + TOKENS.index("cat"), 1 + TOKENS.index("dog")]
+to_nouns = inner[..., nouns].sum(-1).mean(-1)
+found["nouns"] = divmod(int(to_nouns.argmax()), many)
+show("nouns_head", f"{found['nouns'][0]}.{found['nouns'][1]}")
+show("nouns_share", f"{to_nouns.max():.2f}")
+assert to_nouns.max() > 0.5  # guard: one_looks_at_nouns
+shares = looks["[CLS]"].mean(-1)  # (layers,)
+show("least_cls", f"{shares.min():.2f}")
+show("most_cls", f"{shares.max():.2f}")
+show("cls_of_the_evenly", f"{1 / n:.2f}")
+assert shares.min() > 2 / n  # guard: more_than_twice_an_even_share
+figure(
+    "heads",
+    "attention",
+    {"weights": torch.stack([first[layer, head] for layer, head in found.values()])},
+    labels={
+        "queries": record["tokens"][0][:n],
+        "keys": record["tokens"][0][:n],
+        "heads": [f"{layer}.{head}" for layer, head in found.values()],
+    },
+)
+
+# the second text: one word in two pieces
+layer, head = found["after"]
+second = maps[layer, 1, head]
+of_words = by_word(second, record["words"][1])
+spoken = [[] for _ in range(len(of_words))]
+for token, word in zip(record["tokens"][1], record["words"][1], strict=True):
+    if word is not None:
+        spoken[word].append(token.removeprefix("##"))
+spoken = ["".join(parts) for parts in spoken]
+assert spoken == record["texts"][1].split()  # guard: pieces_make_words
+assert len(spoken) < len(record["tokens"][1]) - 2  # guard: more_pieces_than_words
+show("pieced_word", spoken[1])
+figure("tokens", "attention", {"weights": second}, labels={"queries": record["tokens"][1], "keys": record["tokens"][1]})
+figure("words", "matrix", {"words": of_words}, labels={"rows": {"words": spoken}, "columns": {"words": spoken}, "digits": 2})
