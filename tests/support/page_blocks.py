@@ -12,6 +12,7 @@ import pytest
 from pytest_codeblocks.main import CodeBlock, extract_from_buffer
 
 from builder.pages import notebooks, reader, values
+from builder.scripts import records
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +70,9 @@ class Page:
         sys.path[:] = [self.folder.name, *(path for path in paths if path != str(shelf))]
         main, sys.modules["__main__"] = sys.modules["__main__"], self.module
         try:
-            yield self.module.__dict__
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("ATTENTION_CACHE", str(records.ARTIFACTS))  # the same recipes have trained in the build
+                yield self.module.__dict__
         finally:
             sys.modules["__main__"] = main
             sys.path[:] = paths
