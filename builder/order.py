@@ -27,6 +27,7 @@ from builder.pages import (
     banner,
     checks,
     claims_page,
+    exercises,
     explorer_data,
     formulas,
     glossary,
@@ -52,6 +53,7 @@ SOURCES = (
     languages.faults,
     checks.faults,  # after the scripts: includes name their outputs
     search.faults,
+    exercises.faults,
     explorer_data.faults,
     journey.faults,
 )

@@ -18,7 +18,7 @@ import yaml
 
 from builder import project, words
 from builder.kept import kept
-from builder.pages import reader, values
+from builder.pages import exercises, reader, values
 from builder.pages.includes import Include
 from builder.pages.page import Page
 from builder.project import Fault
@@ -48,6 +48,7 @@ class Cell:
     output: str = ""
     include: Include | None = None
     folded: str = ""  # what stands for it while it is folded
+    hides: bool = False  # a heading under which cells are hidden until it is opened
 
 
 @dataclass
@@ -140,12 +141,14 @@ def notebook(parts: Parts, page: Page, outputs: bool = True) -> str:
         source = (project.SNIPPETS / "recipes" / name).read_text(encoding="utf-8")
         text = "\n".join(line for line in source.splitlines() if not sections.MARKER.match(line))
         made.append(Cell("code", f"%%writefile {name}\n{text}", folded=name))
-    head = 1 + sum(bool(cell.folded) for cell in parts.cells)
-    cells = []
+    head = 1 + any(cell.folded for cell in parts.cells)  # what the page itself folds may need the recipes
+    cells, hidden = [], []
     for index, cell in enumerate([*parts.cells[:head], *made, *parts.cells[head:]]):
         identity = hashlib.sha256(f"{index}{cell.text}".encode()).hexdigest()[:8]
         if cell.kind == "markdown":
-            cells.append(nbformat.v4.new_markdown_cell(_absolute_links(cell.text, page), id=identity))
+            about = {"jp-MarkdownHeadingCollapsed": True, "id": identity} if cell.hides else {}  # Jupyter, and Colab
+            hidden += [identity] * cell.hides
+            cells.append(nbformat.v4.new_markdown_cell(_absolute_links(cell.text, page), id=identity, metadata=about))
         else:
             said = (
                 [nbformat.v4.new_output("stream", name="stdout", text=cell.output + "\n")]
@@ -157,6 +160,7 @@ def notebook(parts: Parts, page: Page, outputs: bool = True) -> str:
     kernel = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
+        **({"colab": {"collapsed_sections": hidden}} if hidden else {}),
     }
     return (
         json.dumps(nbformat.v4.new_notebook(cells=cells, metadata=kernel), ensure_ascii=False, indent=1, sort_keys=True)
@@ -189,8 +193,29 @@ def _practice(language, page):
     text = (project.DOCS / language / page).read_text(encoding="utf-8")
     text, faults = values.fill_values(text, page.as_posix(), language)
     parts = cells_of(text, language)
-    parts.cells.insert(1, Cell("code", INSTALL, folded=words.of("notebooks", language)["install"]))
+    said = words.of("notebooks", language)
+    parts.cells = [one for cell in parts.cells for one in _hiding_solutions(cell, said)]
+    given = [Cell("code", INSTALL, folded=said["install"])]
+    if checked := exercises.cell(language, page):
+        given.append(Cell("code", checked, folded=said["answers"]))
+    parts.cells[1:1] = given
     return parts, faults
+
+
+def _hiding_solutions(cell, said):
+    """A cell of text as one for each exercise that begins in it, and a heading that hides the solution, up to the next exercise."""
+    if cell.kind != "markdown":
+        return [cell]
+    made = []
+    for text in re.split(r"(?m)^(?=## )", cell.text):
+        before, mark, after = text.partition(f"**{said['solution']}**")
+        heading = [Cell("markdown", f"### {said['fold']}", cell.line, hides=True)] if mark else []
+        made += [
+            Cell("markdown", before.strip(), cell.line),
+            *heading,
+            Cell("markdown", (mark + after).strip(), cell.line),
+        ]
+    return [one for one in made if one.text]
 
 
 def _as_script(parts):
@@ -248,7 +273,7 @@ def write_practice(language: str, site: str) -> dict[str, Path]:
         for index, cell in enumerate(parts.cells):
             cell.output = outputs.get(f"cell_{index}", "")
         shown = Page(language, page.as_posix(), site=site)
-        cells = [[cell.kind, cell.text, cell.output, cell.folded] for cell in parts.cells]
+        cells = [[cell.kind, cell.text, cell.output, cell.folded, cell.hides] for cell in parts.cells]
         text = kept(
             f"{language}/practice", [shown.name, site, cells, _recipes()], lambda p=parts, s=shown: notebook(p, s)
         )
@@ -282,7 +307,7 @@ def around(html: str, page: Page) -> str:
     notebook = json.loads(page.notebook)
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     first, *texts = ([nbformat.v4.new_markdown_cell(text.strip())] for text in html.split(CUT))
-    given = [cell for cell in cells if "name" in cell["metadata"]]
+    given = [cell for cell in cells if "name" in cell["metadata"] and not exercises.is_packed(cell)]
     ran = [cell for cell in cells if "name" not in cell["metadata"]]
     rest = [cell for pair in zip(ran, texts, strict=True) for cell in (pair[0], *pair[1])]
     return json.dumps({**notebook, "cells": [*first, *given, *rest]}, ensure_ascii=False)

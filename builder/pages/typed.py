@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from builder import project
 from builder.finished import markup
-from builder.pages import reader
+from builder.pages import exercises, reader
 from builder.pages.page import Page
 from builder.project import Fault
 
@@ -161,7 +161,7 @@ def _twins(text):
 def check(content: str, page: Page) -> str:
     """As many blocks of code as there are fences of it: a text indented by four spaces would be one more."""
     if page.notebook:
-        cells = json.loads(page.notebook)["cells"]
+        cells = [cell for cell in json.loads(page.notebook)["cells"] if not exercises.is_packed(cell)]
         known = sum(
             1 + len(cell["outputs"]) if cell["cell_type"] == "code" else _shown_code("".join(cell["source"]))
             for cell in cells

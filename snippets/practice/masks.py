@@ -1,6 +1,9 @@
+from exercises import exercise, outcomes
+
 # --8<-- [start:setup]
 import torch
 from checks import leaks_future
+from exercises import check
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,6 +33,11 @@ def refused(answer, right):
 # --8<-- [end:refused]
 
 
+# --8<-- [start:causal_try]
+mask = None  # (L, L), bool
+check("causal", mask)
+# --8<-- [end:causal_try]
+
 # --8<-- [start:causal]
 # (L, L), True hides
 future = torch.ones(L, L, dtype=torch.bool).triu(diagonal=1)
@@ -57,6 +65,21 @@ torch.testing.assert_close(seen, (free.log() + (~future).double()).softmax(-1)) 
 # what the past gains, and what is left of the future
 gain = (seen - free)[..., ~future].sum() / free.sum()
 assert 0 < gain < 0.2 < free[..., future].sum() / free.sum()  # guard: past_gains_a_little
+exercise(
+    "causal",
+    future,
+    torch.zeros(L, L).masked_fill(future, -torch.inf),
+    function=~future,
+    ones=ones,
+    itself=torch.ones(L, L, dtype=torch.bool).triu(),
+    past=future.T,
+)
+
+
+# --8<-- [start:the_function_try]
+mask = None  # (L, L), bool
+check("the-function", mask)
+# --8<-- [end:the_function_try]
 
 # --8<-- [start:sdpa]
 def project(x):
@@ -91,6 +114,21 @@ q, k, _ = project(x)
 identity = torch.eye(L, dtype=torch.float64).expand(B, H, L, L)
 seen = F.scaled_dot_product_attention(q, k, identity, future)
 assert seen[..., ~future].abs().max() == 0 < seen[:, :, :-1].sum(-1).min()  # guard: what_comes_after
+exercise(
+    "the-function",
+    ~future,
+    torch.zeros(L, L).masked_fill(future, -torch.inf),
+    module=future,
+    itself=torch.ones(L, L, dtype=torch.bool).tril(-1),
+    past=~future.T,
+)
+
+
+# --8<-- [start:padding_try]
+lengths = torch.tensor([6, 4])
+mask = None  # (B, S), bool
+check("padding", mask)
+# --8<-- [end:padding_try]
 
 # --8<-- [start:padding]
 lengths = torch.tensor([6, 4])
@@ -122,6 +160,22 @@ torch.testing.assert_close(
     mha(x, changed, changed, key_padding_mask=keep)[0], wrong
 )
 # --8<-- [end:padding_wrong]
+exercise(
+    "padding",
+    padding,
+    torch.zeros(B, S).masked_fill(padding, -torch.inf),
+    keep=keep,
+    late=torch.arange(S) > lengths[:, None],
+    early=torch.arange(S) >= lengths[:, None] - 1,
+    front=padding.flip(-1),
+)
+
+
+# --8<-- [start:both_try]
+lengths = torch.tensor([5, 3])
+mask = None  # (B, 1, L, L), bool
+check("both", mask)
+# --8<-- [end:both_try]
 
 # --8<-- [start:both]
 lengths = torch.tensor([5, 3])
@@ -151,6 +205,25 @@ torch.testing.assert_close(with_sdpa(x, either), mha(x, x, x, attn_mask=hidden_b
 alone = mha(x[:1], x[:1], x[:1], attn_mask=future)[0]
 torch.testing.assert_close(with_sdpa(x, rows)[:1], alone)  # guard: nothing_padded_in_sample_0
 torch.testing.assert_close(with_sdpa(x, rows)[1, 3:], mha.out_proj.bias.expand(2, E))  # guard: padded_queries_hidden
+added = torch.zeros(B, 1, L, L).masked_fill(~visible, -torch.inf)
+exercise(
+    "both",
+    visible,
+    visible.expand(B, H, L, L),
+    added,
+    queries=rows,
+    either=either,
+    module=~visible,
+    no_padding=(~future).expand(B, 1, L, L),
+    padding_only=~padding[:, None, None, :].expand(B, 1, L, L),
+)
+
+
+# --8<-- [start:per_sample_try]
+widths = torch.tensor([1, 2])
+mask = None  # (B * H, L, L), bool
+check("per-sample", mask)
+# --8<-- [end:per_sample_try]
 
 # --8<-- [start:per_sample]
 # (B, L, L): windows, wider in sample 1
@@ -180,6 +253,21 @@ print((weights[0, :, 0] > 0).sum(-1).tolist())
 assert torch.equal(tiled[:H], torch.stack([far[0], far[1], far[0], far[1]]))  # guard: samples_in_turn
 _, stacked_weights = mha(x, x, x, attn_mask=stacked, **every_head)
 assert (stacked_weights[0, :, 0] > 0).sum(-1).tolist() == [2] * H  # guard: two_four_times
+exercise(
+    "per-sample",
+    stacked,
+    torch.zeros(B * H, L, L).masked_fill(stacked, -torch.inf),
+    turns=tiled,
+    function=~stacked,
+    narrow=(distance >= torch.tensor([1, 2])[:, None, None]).repeat_interleave(H, dim=0),
+    one_side=(far | future).repeat_interleave(H, dim=0),
+)
+
+
+# --8<-- [start:cache_try]
+mask = None  # (2, L), bool
+check("cache", mask)
+# --8<-- [end:cache_try]
 
 # --8<-- [start:cache]
 q, k, v = project(x)
@@ -202,6 +290,23 @@ torch.testing.assert_close(wrong[:, :, 0], v[:, :, 0])
 # --8<-- [end:cache_wrong]
 upper_left = torch.ones(2, L, dtype=torch.bool).tril()
 torch.testing.assert_close(wrong, attention(last, k, v, upper_left))  # guard: upper_left_corner
+exercise(
+    "cache",
+    visible,
+    torch.zeros(2, L).masked_fill(~visible, -torch.inf),
+    upper_left=upper_left,
+    module=~visible,
+    one_short=torch.ones(2, L, dtype=torch.bool).tril(diagonal=L - 3),
+    everything=torch.ones(2, L, dtype=torch.bool),
+)
+
+
+# --8<-- [start:empty_try]
+# sample 1 has 2 positions of padding in front
+padding = torch.arange(L) < torch.tensor([0, 2])[:, None]
+attend = None  # a function: x (B, L, E) -> (B, L, E)
+check("nothing-to-see", attend)
+# --8<-- [end:empty_try]
 
 # --8<-- [start:empty]
 # sample 1 has 2 positions of padding in front
@@ -276,13 +381,52 @@ module_leaf = x.clone().requires_grad_()
 mha(*[module_leaf] * 3, attn_mask=hidden.repeat_interleave(H, dim=0))[0][~empty].sum().backward()
 assert torch.equal(module_leaf.grad.isnan(), wrong_leaf.grad.isnan())  # guard: module_adds
 
-# --8<-- [start:leak]
+
+def as_is(x):
+    return mha(x, x, x, attn_mask=hidden.repeat_interleave(H, dim=0))[0]
+
+
+def lifted(x):
+    mask = hidden & ~empty[..., None]
+    return mha(x, x, x, attn_mask=mask.repeat_interleave(H, dim=0))[0]
+
+
+def mended(x):
+    q, k, v = project(x)
+    masked = q @ k.mT / D**0.5 + added[:, None]
+    return mha.out_proj((masked.softmax(-1).nan_to_num(0) @ v).transpose(1, 2).flatten(2))
+
+
+exercise(
+    "nothing-to-see",
+    attend,
+    given=[(x,)],
+    slopes=True,
+    as_is=as_is,
+    lifted=lifted,
+    mended=mended,
+    nan_gradient=lambda x: mended(x).masked_fill(empty[..., None], 0),
+    causal_only=lambda x: mha(x, x, x, attn_mask=future)[0],
+)
+
+
+# --8<-- [start:leak_try]
+def with_mask(mask):
+    """Self-attention with a mask of the module."""
+    return lambda x: mha(x, x, x, attn_mask=mask)[0]
+
+
+everything = torch.ones(L, L, dtype=torch.bool)
 layers = {
-    "right": lambda x: with_sdpa(x, ~future),
-    "one too far": lambda x: with_sdpa(x, ~future.triu(2)),
+    "right": with_mask(everything.triu(1)),
+    "one too far": with_mask(everything.triu(2)),
 }
+leaks = None  # a function: layer, x (B, L, E) -> bool
+check("leak", leaks)
+# --8<-- [end:leak_try]
 
 
+# --8<-- [start:leak]
 def leaks(layer, x):
     """Does an output move when a later input is redrawn?"""
     before = layer(x)
@@ -325,3 +469,15 @@ def split_badly(x):
 
 assert not leaks_future(split_badly, x)  # guard: no_leak_to_find
 assert not torch.allclose(split_badly(x), out, atol=0.1)  # guard: and_wrong
+
+exercise(
+    "leak",
+    leaks,
+    given=[(layer, x) for layer in layers.values()],
+    one_pair=leaks_to_the_first,
+    other_way=lambda layer, x: not leaks(layer, x),
+    always=lambda layer, x: bool((layer(x) != layer(x + 1)).any()),
+)
+
+for expected, told in outcomes():
+    assert told == expected  # guard: every_answer_is_told

@@ -15,11 +15,27 @@ import shared_site
 from nbclient import NotebookClient
 from small_project import FIXTURE
 
+from builder import project
 from builder.dialect import Dialect
-from builder.pages import notebooks
+from builder.pages import exercises, notebooks, reader
 from builder.pages.page import Page
 
 RECIPE = "%%writefile adding.py\n"
+# the right answers are told right, and of the known mistakes each says its sentence
+TELL = """\
+from contextlib import redirect_stdout
+from io import StringIO
+
+exercises._task({name!r})
+assert all(expected == told for expected, told in exercises.outcomes())
+for name, task in exercises._known.items():
+    task.given = None
+    with redirect_stdout(StringIO()) as heard:
+        check(name, task.right[0])
+    assert heard.getvalue() == exercises.SAYS["ja"]["right"] + "\\n"
+    for wrong in task.wrong.values():
+        check(name, wrong)
+"""
 
 
 def cells(notebook, kind="code"):
@@ -127,10 +143,12 @@ def test_torch_is_installed_where_it_is_missing(missing, monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def run(path, folder):
-    """Execute a notebook in an empty folder, in a kernel of its own; return it with what it printed."""
+def run(path, folder, more=""):
+    """Execute a notebook, and `more` behind it, in an empty folder and a kernel of its own; return it with what it printed."""
     notebook = nbformat.read(path, as_version=4)
+    behind = [nbformat.v4.new_code_cell(more)] if more else []
     shown = [[output.text for output in cell.outputs] for cell in cells(notebook)]
+    notebook.cells += behind
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     with ThreadPoolExecutor(
         1
@@ -140,7 +158,7 @@ def run(path, folder):
         ["".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")]
         for cell in cells(notebook)
     ]
-    for before, after, cell in zip(shown, printed, cells(notebook), strict=True):
+    for before, after, cell in zip(shown, printed, cells(notebook), strict=not more):
         if not cell.source.startswith("%%writefile"):
             assert "".join(before).strip() == after[0].strip(), cell.source
     return notebook
@@ -173,12 +191,19 @@ def test_every_practice_notebook_runs_in_jupyter(tmp_path):
     assert found
     for path in found:
         twin = shared_site.built() / "en" / path.relative_to(shared_site.built() / "ja")
-        sources = [[cell.source for cell in cells(nbformat.read(one, as_version=4))] for one in (path, twin)]
+        sources = [
+            [cell.source for cell in cells(nbformat.read(one, as_version=4)) if not exercises.is_packed(cell)]
+            for one in (path, twin)
+        ]
         assert sources[0] == sources[1]
         folder = tmp_path / path.stem
         folder.mkdir()
-        code = cells(run(path, folder))
+        asked = next(match[1] for source in sources[0] if (match := re.search(r'^check\("(.+?)",', source, re.M)))
+        code = cells(run(path, folder, TELL.format(name=asked)))
         assert code[0].source == notebooks.INSTALL
+        told = code[-1].outputs[0].text.splitlines()
+        says = reader.front_matter((project.DOCS / f"ja/practice/{path.stem}.md").read_text("utf-8"))["exercises"]
+        assert sorted(told) == sorted(sentence for known in says.values() for sentence in known.values())
         for cell in code[1:]:
             imports = re.findall(r"^from (capture|checks) import", cell.source, re.M)
             assert all((folder / f"{name}.py").exists() for name in imports)
@@ -223,3 +248,23 @@ def test_solutions_are_closed_until_they_are_asked_for(language, word):
     assert [box.count("<pre>code</pre>") for box in boxes] == [1, 1]
     assert all(box.startswith(f"<p><strong>{word}") and "Wrong." in box and "<h2" not in box for box in boxes)
     assert made.endswith(last)
+
+
+def test_a_solution_is_hidden_under_a_heading_of_its_own():
+    """In Jupyter and in Colab; the heading of the next exercise begins a cell, and ends what is hidden."""
+    text = "Do it.\n\n**Solution.** So.\n\nIt is so.\n\n## 2. Next\n\nDo that."
+    said = {"solution": "Solution.", "fold": "Solution, and a wrong answer"}
+    made = notebooks._hiding_solutions(notebooks.Cell("markdown", text), said)
+    assert [cell.text for cell in made] == [
+        "Do it.",
+        "### Solution, and a wrong answer",
+        "**Solution.** So.\n\nIt is so.",
+        "## 2. Next\n\nDo that.",
+    ]
+    parts = notebooks.Parts([notebooks.Cell("markdown", "# A"), *made])
+    written = json.loads(notebooks.notebook(parts, Page("en", "practice/masks.md")))
+    hidden = [cell for cell in written["cells"] if cell["metadata"].get("jp-MarkdownHeadingCollapsed")]
+    assert [cell["source"] for cell in hidden] == ["### Solution, and a wrong answer"]
+    assert written["metadata"]["colab"]["collapsed_sections"] == [hidden[0]["metadata"]["id"]]
+    code = notebooks.Cell("code", text)
+    assert notebooks._hiding_solutions(code, said) == [code]

@@ -15,6 +15,7 @@ UNTESTED = {"kaomoji", "negation", "running_example", "option_grid", "head_view"
 # not yet tried under another PyTorch: they cut, turn and stack
 UNTESTED |= {
     "convert",
+    "exercises",
     "refit",
     "paper_heads",
     "compare_models",
