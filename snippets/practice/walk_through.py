@@ -1,5 +1,8 @@
+from exercises import exercise, outcomes
+
 # --8<-- [start:setup]
 import torch
+from exercises import check
 from torch import nn
 from torch.nn import functional as F
 
@@ -27,6 +30,11 @@ def refused(answer, right):
 # --8<-- [end:refused]
 
 
+# --8<-- [start:packed_try]
+qkv = None  # (B, L, 3E)
+check("one-product", qkv)
+# --8<-- [end:packed_try]
+
 # --8<-- [start:packed]
 # (3E, E) and (B, L, 3E)
 w = mha.in_proj_weight.detach()
@@ -45,6 +53,19 @@ assert not torch.allclose(q_wrong, qkv[..., :E])
 agree = [torch.allclose(q_wrong[..., j], qkv[..., j]) for j in range(E)]
 assert agree == [True, False, False, False]  # guard: first_column_alone
 torch.testing.assert_close(q_wrong[..., 2:], torch.stack([x @ w[6], x @ w[9]], dim=-1))  # guard: keys_and_values_mixed_in
+exercise(
+    "one-product",
+    qkv,
+    every_third=F.linear(x, torch.cat([w[0::3], w[1::3], w[2::3]])),
+    poured=x @ w.reshape(E, 3 * E),
+    by_head=F.linear(x, w.view(3, H, D, E).transpose(0, 1).reshape(3 * E, E)),
+)
+
+
+# --8<-- [start:split_try]
+k_1 = None  # (B, L, D), the keys of head 1
+check("six-slices", k_1)
+# --8<-- [end:split_try]
 
 # --8<-- [start:split]
 # (B, L, 3H, D) -> (B, 3H, L, D) -> six of (B, L, D)
@@ -73,6 +94,22 @@ assert not torch.allclose(advised[:, 0], q[0])
 # rows 0 to 3 of "head 0": token 0 of both heads, then token 1 of both
 neighbours = torch.stack([q[0][0, 0], q[1][0, 0], q[0][0, 1], q[1][0, 1]])
 torch.testing.assert_close(advised[0, 0, :4], neighbours)  # guard: neighbouring_tokens
+exercise(
+    "six-slices",
+    k[1],
+    query=q[1],
+    value=v[1],
+    head_0=k[0],
+    by_head=qkv.view(B, L, H, 3, D)[:, :, 1, 1],
+    tokens=qkv.chunk(3, dim=-1)[1].reshape(B, H, L, D)[:, 1],
+    in_turn=qkv.chunk(3, dim=-1)[1][..., 1::H],
+)
+
+
+# --8<-- [start:weights_try]
+a = None  # (B, H, L, L)
+check("attention-weights", a)
+# --8<-- [end:weights_try]
 
 # --8<-- [start:weights]
 a = []
@@ -102,6 +139,22 @@ odds = (products / D**0.5).exp()
 torch.testing.assert_close(by_column, odds / odds.sum(dim=1, keepdim=True))  # guard: over_columns
 for wrong, axis in ((by_width, -1), (by_column, -2)):
     torch.testing.assert_close(wrong.sum(dim=axis), torch.ones(B, L))  # guard: distributions_both
+scores = torch.stack([q[i] @ k[i].mT for i in range(H)], dim=1)
+exercise(
+    "attention-weights",
+    weights,
+    width=(scores / E**0.5).softmax(-1),
+    no_scale=scores.softmax(-1),
+    columns=(scores / D**0.5).softmax(-2),
+    exchanged=(scores.mT / D**0.5).softmax(-1),
+    scores=scores / D**0.5,
+)
+
+
+# --8<-- [start:output_try]
+by_hand = None  # (B, L, E)
+check("output", by_hand)
+# --8<-- [end:output_try]
 
 # --8<-- [start:output]
 # H times (B, L, L) @ (B, L, D)
@@ -134,6 +187,21 @@ else:
     raise AssertionError("view should refuse")
 assert torch.equal(by_token.reshape(B, L, E), concat)
 # --8<-- [end:merge]
+w_out = mha.out_proj.weight
+exercise(
+    "output",
+    out,
+    merged=F.linear(merged, w_out),
+    not_projected=concat,
+    on_its_side=concat @ w_out,
+    heads_exchanged=F.linear(concat.roll(D, dims=-1), w_out),
+)
+
+
+# --8<-- [start:mean_try]
+mean = None  # (B, L, L), from weights
+check("the-mean", mean)
+# --8<-- [end:mean_try]
 
 # --8<-- [start:mean]
 # what the module returns unless it is asked
@@ -156,6 +224,20 @@ others = torch.cat([exchanged[:, i] @ v[i] for i in range(H)], dim=-1)
 assert not torch.allclose(others @ mha.out_proj.weight.T, out, atol=0.01)  # guard: another_output
 every_head_alike = torch.cat([mean @ values for values in v], dim=-1)
 torch.testing.assert_close(from_mean, every_head_alike @ mha.out_proj.weight.T)  # guard: mean_in_every_head
+exercise(
+    "the-mean",
+    mean,
+    total=weights.sum(dim=1),
+    one_head=weights[:, 0],
+    other_head=weights[:, 1],
+    transposed=mean.mT,
+)
+
+
+# --8<-- [start:paper_try]
+matrices = None  # a pair: W_1^Q (E, D), W_1^O (D, E)
+check("the-papers-matrices", matrices)
+# --8<-- [end:paper_try]
 
 # --8<-- [start:paper]
 # (E, D) each: the paper's matrices
@@ -184,6 +266,22 @@ assert not torch.allclose(rows, w_o)
 # --8<-- [end:paper_wrong]
 assert torch.equal(columns[0], torch.stack([w[:E, 0], w[:E, 1]], dim=1))  # guard: columns_for_rows
 assert torch.equal(rows, torch.stack([mha.out_proj.weight[2], mha.out_proj.weight[3]]))  # guard: rows_for_columns
+other_columns = w[:E, D:]
+exercise(
+    "the-papers-matrices",
+    [w_q[1], w_o],
+    both=[other_columns, rows],
+    query_columns=[other_columns, w_o],
+    output_rows=[w_q[1], rows],
+    head_0=[w_q[0], w_out[:, :D].T],
+    key=[w_k[1], w_o],
+)
+
+
+# --8<-- [start:round_trip_try]
+packed = None  # (3E, E)
+check("way-back", packed)
+# --8<-- [end:round_trip_try]
 
 # --8<-- [start:round_trip]
 packed = torch.cat([m.T for m in [*w_q, *w_k, *w_v]])
@@ -204,6 +302,20 @@ assert not torch.allclose(state["in_proj_weight"], packed)
 # --8<-- [end:round_trip_wrong]
 # where head 1's query is looked for, head 0's key stands
 assert torch.equal(other.in_proj_weight[D : 2 * D], w_k[0].T)  # guard: key_for_query
+exercise(
+    "way-back",
+    packed,
+    by_head=torch.cat(by_head),
+    on_its_side=torch.cat([torch.cat(parts, dim=1) for parts in (w_q, w_k, w_v)]),
+    poured=torch.cat([m.reshape(D, E) for m in [*w_q, *w_k, *w_v]]),
+    keys_first=torch.cat([m.T for m in [*w_k, *w_q, *w_v]]),
+)
+
+
+# --8<-- [start:order_try]
+holds = None  # a function: layer, x (B, L, E) -> bool
+check("order-of-tokens", holds)
+# --8<-- [end:order_try]
 
 # --8<-- [start:order]
 # tokens in another order
@@ -235,3 +347,34 @@ for _ in range(40):
     w = (w - slope).detach().requires_grad_()
     losses.append(loss.item())
 assert losses[-1] < losses[0] / 2  # guard: it_trains
+
+
+def keeps_order(layer, x):
+    """What the module has and a layer with both mistakes has not."""
+    order = torch.arange(x.shape[1] - 1, -1, -1)
+    return torch.allclose(layer(x[:, order]), layer(x)[:, order], atol=1e-5)
+
+
+def by_module(x):
+    return mha(x, x, x)[0]
+
+
+right_w = mha.in_proj_weight.detach()
+
+
+def split_and_merged_badly(x):
+    heads = F.scaled_dot_product_attention(*(t.reshape(B, H, L, D) for t in F.linear(x, right_w).chunk(3, dim=-1)))
+    return F.linear(heads.reshape(B, L, E), mha.out_proj.weight)
+
+
+exercise(
+    "order-of-tokens",
+    keeps_order,
+    given=[(by_module, x), (split_and_merged_badly, x), (lambda x: by_module(2 * x), x)],
+    outputs_stay=lambda layer, x: torch.allclose(layer(x.flip(1)), layer(x), atol=1e-5),
+    other_way=lambda layer, x: not keeps_order(layer, x),
+    always=lambda layer, x: layer(x).shape == x.shape,
+)
+
+for expected, told in outcomes():
+    assert told == expected  # guard: every_answer_is_told

@@ -16,7 +16,7 @@ import json
 import math
 import types
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,14 @@ class Exercise:
     wrong: dict[str, Any]
     given: list[tuple] | None = None  # of a function: the arguments of each call
     slopes: bool = False  # whether it is asked for the gradient of each result's sum by its first argument as well
+
+
+@dataclass
+class Like:
+    """A mistake that is no one value: an example of it, and what tells it of an answer of the right form."""
+
+    example: Any
+    test: Callable[[Any], bool]
 
 
 @dataclass
@@ -96,10 +104,11 @@ def judge(answer, task: Exercise) -> Verdict:
     for right in task.right:
         if _same(answer, right):
             return Verdict("right", {})
-    for name, wrong in task.wrong.items():
-        if _same(answer, wrong):
-            return Verdict(name, {})
     right = task.right[0]
+    for name, wrong in task.wrong.items():
+        is_like = isinstance(wrong, Like) and _described(answer) == _described(right) and bool(wrong.test(answer))
+        if is_like or (not isinstance(wrong, Like) and _same(answer, wrong)):
+            return Verdict(name, {})
     if _described(answer) != _described(right):
         return Verdict("kind", {"expected": _described(right), "came": _described(answer)})
     wrong = [f"{place}{index or ''}" for place, indices in _apart(answer, right, "") for index in indices]
@@ -112,7 +121,8 @@ def outcomes() -> Iterator[tuple[str, str]]:
         for index, right in enumerate(task.right):
             yield f"{name} {index} right", f"{name} {index} {judge(right, _ungiven(task)).kind}"
         for kind, wrong in task.wrong.items():
-            yield f"{name} {kind}", f"{name} {judge(wrong, _ungiven(task)).kind}"
+            example = wrong.example if isinstance(wrong, Like) else wrong
+            yield f"{name} {kind}", f"{name} {judge(example, _ungiven(task)).kind}"
 
 
 def of(language: str, packed: str) -> None:

@@ -34,7 +34,7 @@ for name, task in exercises._known.items():
         check(name, task.right[0])
     assert heard.getvalue() == exercises.SAYS["ja"]["right"] + "\\n"
     for wrong in task.wrong.values():
-        check(name, wrong)
+        check(name, wrong.example if isinstance(wrong, exercises.Like) else wrong)
 """
 
 

@@ -3,7 +3,7 @@
 import exercises
 import pytest
 import torch
-from exercises import check, exercise, judge, outcomes
+from exercises import Like, check, exercise, judge, outcomes
 
 from builder.pages.exercises import packed
 
@@ -80,6 +80,14 @@ def test_functions_are_called_on_copies_and_asked_for_their_slopes():
     assert torch.equal(x, torch.ones(3))
     assert told("square", 3) == ("kind", {"expected": "a function", "came": "int"})
     assert told("square", lambda x: None)[0] == "unanswered"
+
+
+def test_a_mistake_may_be_told_by_what_is_true_of_it():
+    """Where no value can be known beforehand, as after dropout."""
+    exercise("rows", torch.full((2, 4), 0.25), sums=Like(torch.ones(2, 4), lambda a: (a.sum(-1) > 2).any()))
+    assert [told("rows", torch.full(shape, 0.9))[0] for shape in ((2, 4), (2, 5))] == ["sums", "kind"]
+    assert told("rows", torch.full((2, 4), 0.3))[0] == "numbers"
+    assert ("rows sums", "rows sums") in outcomes()
 
 
 def test_a_name_of_what_everything_may_be_told_is_no_mistake():
