@@ -210,7 +210,11 @@ def _hiding_solutions(cell, said):
     for text in re.split(r"(?m)^(?=## )", cell.text):
         before, mark, after = text.partition(f"**{said['solution']}**")
         heading = [Cell("markdown", f"### {said['fold']}", cell.line, hides=True)] if mark else []
-        made += [Cell("markdown", before.strip(), cell.line), *heading, Cell("markdown", (mark + after).strip(), cell.line)]
+        made += [
+            Cell("markdown", before.strip(), cell.line),
+            *heading,
+            Cell("markdown", (mark + after).strip(), cell.line),
+        ]
     return [one for one in made if one.text]
 
 
