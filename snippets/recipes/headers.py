@@ -8,6 +8,7 @@ executed: torch.load(weights_only=True) refuses what is no tensor, and the error
 
 import json
 import struct
+import zipfile
 from pathlib import Path
 
 Shapes = dict[str, tuple[int, ...]]
@@ -26,7 +27,7 @@ def header(path) -> tuple[Shapes, dict]:
             raise ValueError(f"{path}: expected the header of GGUF, got a broken one ({error})") from error
     if path.name.endswith(".index.json"):
         return {name: shape for part in parts_of(path) for name, shape in header(part)[0].items()}, config
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    if start[:1] == b"\x80" or holds_pickle(path):
         return pickled(path), config
     return safetensors(path), config
 
@@ -74,12 +75,26 @@ def parts_of(path: Path) -> list[Path]:
     return [path.with_name(name) for name in files]
 
 
+def holds_pickle(path: Path) -> bool:
+    """Whether it is an archive of torch.save, and not of NumPy."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
+
+
 def pickled(path: Path) -> Shapes:
     """Of torch.save; a state dict may lie deeper, under "state_dict" or "model"."""
     import torch
 
+    def load(device):
+        return torch.load(path, map_location=device, weights_only=True)
+
     try:
-        state = torch.load(path, map_location="meta", weights_only=True)
+        try:
+            state = load("meta")
+        except NotImplementedError:  # quantised tensors have numbers or nothing
+            state = load("cpu")
     except Exception as error:
         raise ValueError(f"{path}: expected tensors alone, got more: {str(error).strip()}") from error
 

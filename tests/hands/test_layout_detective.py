@@ -9,7 +9,7 @@ import browser
 import pytest
 import torch
 from atlas import layouts
-from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, safetensors
+from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, numpy_archive, safetensors
 from detective import find
 from torch import nn
 
@@ -144,6 +144,7 @@ def test_a_file_that_would_act_is_named_and_does_not(opened, tmp_path, monkeypat
         b"nothing of the kind",
         gguf(GGUF)[:150],
         pickle.dumps({"a": 1})[:-3],
+        numpy_archive(),
     ]
     answers = opened.evaluate(READ, ["../../../", [base64.b64encode(content).decode() for content in contents]])
     attack, module, loose, *broken = answers
@@ -158,6 +159,7 @@ def test_a_file_that_would_act_is_named_and_does_not(opened, tmp_path, monkeypat
         "broken",
     ]
     assert broken[1]["tensors"] == {}
+    assert broken[5]["code"] == "empty"
     assert not (tmp_path / "acted").exists()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from atlas import layouts
-from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, safetensors
+from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, numpy_archive, safetensors
 from convert import to_paper
 from detective import find, lines, nothing
 from detective_numbers import numbers
@@ -93,6 +93,20 @@ def test_packed_numbers_are_no_matrix():
     assert find(
         plain | {f"a.{role}_proj.weight_scale": (1,) for role in "qkvo"}
     )  # FP8: one factor, and the shape is right
+    blocks = {f"a.{role}_proj.weight_scale_inv": (1, 1) for role in "qkvo"}  # FP8, a factor for each block
+    assert [layer.names for layer in find(plain | blocks)] == [layer.names for layer in find(plain)]
+    awq = {f"a.{role}_proj.{part}": (E, 3) for role in "qkvo" for part in ("qweight", "qzeros", "scales")}
+    assert find(awq) == []
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_order_of_a_file_says_nothing(name):
+    """safetensors sorts its names: keys come before queries."""
+    shapes = layer_of(layouts()[name], keys_of(layouts()[name]))
+    (here,), (turned,), (sorted_,) = (
+        find(dict(order), num_heads=H) for order in (shapes.items(), reversed(shapes.items()), sorted(shapes.items()))
+    )
+    assert lines(here) == lines(turned) == lines(sorted_)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +242,7 @@ def test_an_index_with_its_parts_and_config(tmp_path):
 
 
 def test_files_that_are_none_of_these(tmp_path):
-    for content in (b"", b"hello, this is no checkpoint", struct.pack("<Q", 10**12) + b"{}"):
+    for content in (b"", b"hello, this is no checkpoint", struct.pack("<Q", 10**12) + b"{}", numpy_archive()):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(ValueError, match=r"expected \.safetensors, \.index\.json, \.gguf or a PyTorch checkpoint"):
             header(tmp_path / "x")

@@ -3,7 +3,10 @@
 import io
 import json
 import struct
+import warnings
+import zipfile
 
+import numpy as np
 import torch
 from atlas import layouts, shapes_of
 from torch import nn
@@ -60,6 +63,34 @@ GGUF = {
 }
 
 
+def quantized(tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, and still in people's files
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+
+
+def numpy_archive():
+    packed = io.BytesIO()
+    np.savez(packed, w=np.zeros((3, 4)))
+    return packed.getvalue()
+
+
+def zip64(archive):
+    """The same archive as one of more than 4 GB would be: sizes and places in fields of 64 bits, its comment's place marked."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(packed, "w") as new:
+        for name in old.namelist():
+            with new.open(name, "w", force_zip64=True) as file:
+                file.write(old.read(name))
+    content = packed.getvalue()
+    end = content.rindex(b"PK\5\6")
+    count, size, offset = struct.unpack("<HII", content[end + 10 : end + 20])
+    wide = struct.pack("<4sQHHIIQQQQ", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
+    short = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return content[:end] + wide + locator + short
+
+
 def files():
     """{file name: (bytes, shapes)} of every format."""
     state = nn.TransformerEncoderLayer(E, H).state_dict()
@@ -70,11 +101,14 @@ def files():
         torch.save(what, buffer, **options)
         return buffer.getvalue()
 
+    linear = nn.Linear(3, 4)
+    tied = {"emb.weight": linear.weight, "head.weight": linear.weight, "half": linear.weight[2:]}
     odd = {
         "turned": torch.randn(4, E).T,
         "parameter": nn.Parameter(torch.randn(3, 4)),
         "bf16": torch.randn(3).bfloat16(),
         "one": torch.tensor(1.0),
+        "int8": quantized(torch.randn(5, 3)),
     }
     return {
         "model.safetensors": (safetensors(shapes), shapes),
@@ -85,5 +119,7 @@ def files():
             saved({"epoch": 3, "state_dict": state, "hyper": {"lr": 1e-3}}),
             {f"state_dict.{n}": s for n, s in shapes.items()},
         ),
-        "odd.pth": (saved(odd), {"turned": (E, 4), "parameter": (3, 4), "bf16": (3,), "one": ()}),
+        "tied.pt": (saved(tied), {"emb.weight": (4, 3), "head.weight": (4, 3), "half": (2, 3)}),
+        "zip64.pt": (zip64(saved(tied)), {"emb.weight": (4, 3), "head.weight": (4, 3), "half": (2, 3)}),
+        "odd.pth": (saved(odd), {"turned": (E, 4), "parameter": (3, 4), "bf16": (3,), "one": (), "int8": (5, 3)}),
     }

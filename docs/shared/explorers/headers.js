@@ -155,7 +155,7 @@ function legacy(bytes) {
   return { format: "pickle", tensors: {}, calls: [...calls] };
 }
 
-const HARMLESS = /^(torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|collections\.OrderedDict|torch\.(Size|device|\w+Storage|\w+\d+\w*|bool)|torch\.storage\.\w+)$/;
+const HARMLESS = /^(torch\._(utils|tensor)\._rebuild_\w+|collections\.OrderedDict|torch\.(Size|device|\w+Storage|\w+\d+\w*|bool)|torch\.storage\.\w+)$/;
 const isList = Array.isArray;
 
 /** The value of a pickle with nothing called: { value, calls, end }. A call is { called, given, state }. */
@@ -181,9 +181,9 @@ function unpickled(bytes) {
   const call = (called, given) => {
     const name = called?.name ?? "";
     if (name === "collections.OrderedDict") return new Map(isList(given?.[0]) ? given[0] : []);
-    if (/_rebuild_tensor/.test(name)) return { shape: given[2] };
-    if (/_rebuild_parameter/.test(name)) return given[0];
-    if (/_rebuild_from_type/.test(name)) return call(given[0], given[2]);
+    if (/_rebuild_q?tensor/.test(name)) return { shape: given[2] };
+    if (/_rebuild_param/.test(name)) return given[0];
+    if (/_rebuild_from/.test(name)) return call(given[0], given[2]);
     return name === "torch.Size" ? given[0] : { called: name, given, state: new Map() };
   };
   const build = (state) => {
