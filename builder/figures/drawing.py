@@ -122,6 +122,53 @@ def trim(value: float) -> str:
     return f"{round(value, 1) + 0:.1f}".rstrip("0").rstrip(".")
 
 
+STEPS = re.compile(r"([A-Za-z])([^A-Za-z]*)")
+LENGTH = re.compile(r"-?\d*\.?\d+")
+REACH = {"M": 2, "L": 2, "H": 1, "V": 1, "Q": 4}  # numbers of a command
+
+
+def in_steps(d: str) -> str:
+    """The same path in steps instead of places, but for where each part of it begins: what is alike is written alike.
+
+    Exact: coordinates are whole tenths of a pixel. A part that says its first step in letters of its own stays as it is.
+    """
+    out, x, y, last, start = [], 0, 0, "", (0, 0)
+    for command, said in STEPS.findall(d):
+        numbers = [round(10 * float(length)) for length in LENGTH.findall(said)]
+        if command == "a" or (command.isupper() and len(numbers) != REACH.get(command, 0)):
+            return d
+        if command in "zZ":
+            (x, y), step = start, []
+        elif command == "M":
+            (x, y), step = numbers, numbers
+            start = x, y
+        elif command in "Hh":
+            step = [numbers[0] - x * command.isupper()]
+            x += step[0]
+        elif command in "Vv":
+            step = [numbers[0] - y * command.isupper()]
+            y += step[0]
+        else:
+            if command.isupper():
+                step = [number - (y if place % 2 else x) for place, number in enumerate(numbers)]
+            else:
+                step = numbers
+                if len(step) != REACH.get(command.upper(), 0):
+                    return d
+            x, y = x + step[-2], y + step[-1]
+            if command in "Ll" and 0 in step:
+                command = "h" if step[1] == 0 else "v"
+                step = [step[command == "v"]]
+        command = command if command == "M" else command.lower()
+        lengths = " ".join(trim(length / 10) for length in step).replace(" -", "-")
+        if command == last and command in "lq":
+            out.append(lengths if lengths.startswith("-") else " " + lengths)
+        else:
+            out.append(command + lengths)
+        last = command
+    return "".join(out)
+
+
 def number(value: float, digits: int) -> str:
     """A number with a fixed count of decimals and a true minus sign."""
     if isinstance(value, bool):
@@ -210,7 +257,7 @@ class Panel:
     def path(self, d: str, classes: str = "", extra: str = "") -> None:
         """A path, as SVG writes one."""
         kind = f' class="{classes}"' if classes else ""
-        self.add(f'<path{kind} d="{d}"{extra}/>')
+        self.add(f'<path{kind} d="{in_steps(d)}"{extra}/>')
 
     @property
     def fits_phone(self) -> bool:

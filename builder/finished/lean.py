@@ -19,12 +19,26 @@ WORD = re.compile(r"[\w-]+")
 GROUPS = {"media", "supports"}
 EXPLORERS_CSS = re.compile(r'\s*<link rel="stylesheet" href="[^"]*stylesheets/explorers\.css">')
 STAGE = 'class="explorer-stage"'
+# What the search has seen, what says which program made the page, and a place for announcements that has none.
+UNREAD = re.compile(
+    r' data-search-exclude(?=[ >])|<meta name="generator"[^>]*>\s*|<div data-md-component="announce">\s*</div>\s*'
+)
 
 # Names, operators, punctuation and space are set in the code's own colour: half of a page's elements say nothing else.
 BLOCK = re.compile(r"<pre\b.*?</pre>", re.S)
 # Where a line ends in the markup, the templates leave many that are empty; in code each of them counts.
 SPACED = re.compile(r"(<(pre|code|script|textarea)\b.*?</\2\s*>)|\s*\n\s*", re.S)
-PLAIN = re.compile(r'<span class="[nopw]">([^<]*)</span>')
+PLAIN = re.compile(r'<span class="(?:[nopw]|fm|kc|ow|sa|vm)">([^<]*)</span>')
+# What the theme gives one colour is one class, and what stands side by side one span.
+ALIKE = {
+    kind: kinds.split()[0]
+    for kinds in ("k kd kn nd", "mi mf", "nb bp", "nf nc ne nn", "s2 s1 si")
+    for kind in kinds.split()
+}
+SPANS = re.compile(r'<span class="\w+">|</span>')
+SPAN = re.compile(r'<span class="(\w+)">(?=[^<]*</span>)')
+SIDE_BY_SIDE = re.compile(r'<span class="(\w+)">([^<]*)</span>([ ]*)<span class="\1">(?=[^<]*</span>)')
+CHECKED = re.compile(r'(?<=<span class="hll">)(?:<span class="\w+">[^<]*</span>|[^<])*(?=</span>)')  # all of one colour
 
 
 COMMENTS = {
@@ -92,6 +106,10 @@ def _can_match(selector, words):
 def plainer(block: str) -> str:
     """A block of code without spans that colour nothing; the last one stays, by which style sheets know code from output."""
     bare = PLAIN.sub(r"\1", block)
+    bare = SPAN.sub(lambda span: f'<span class="{ALIKE.get(span[1], span[1])}">', bare)
+    while (joined := SIDE_BY_SIDE.sub(r'<span class="\1">\2\3', bare)) != bare:
+        bare = joined
+    bare = CHECKED.sub(lambda line: SPANS.sub("", line[0]), bare)
     return bare if '<span class="' in bare else block
 
 
@@ -114,6 +132,7 @@ def is_unsearched(html: str) -> bool:
 
 def lighter(html: str, page: "Page") -> str:
     """Code is coloured where colours differ; an explorer's style sheet goes only where it stands."""
+    html = UNREAD.sub("", html)
     html = SPACED.sub(lambda found: found[1] or "\n", BLOCK.sub(lambda block: plainer(block[0]), html))
     own = "".join(
         f'\n<link rel="stylesheet" href="{page.link(f"explorers/{name}.css")}">'
@@ -127,7 +146,17 @@ def without_comments(folder: Path) -> None:
     """Our own style sheets and scripts in `folder` less what only their writers read; line by line they stay as they are."""
     for name, pattern in COMMENTS.items():
         for path in folder.glob(name):
-            path.write_text(pattern.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
+            text = pattern.sub("", path.read_text(encoding="utf-8"))
+            path.write_text(_not_indented(text) if path.suffix == ".js" else text, encoding="utf-8")
+
+
+def _not_indented(script):
+    """The lines of a script from their first letter on, but for those of a text in backticks."""
+    inside, lines = False, []
+    for line in script.splitlines(keepends=True):
+        lines.append(line if inside else line.lstrip(" \t"))
+        inside ^= line.count("`") % 2 == 1
+    return "".join(lines)
 
 
 def theme_css(folder: Path) -> None:

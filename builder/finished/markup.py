@@ -1,6 +1,7 @@
 """The markup of a finished page: classes for styles, names that are heard, lines that break well, explorers' modules."""
 
 import ast
+import itertools
 import re
 from collections.abc import Callable
 from html import escape
@@ -52,7 +53,13 @@ NUMBER = re.compile(r"\d[\d.]*e[-−+]?\d+|\d{4}-\d\d-\d\d")
 
 def with_names(html: str) -> str:
     """Headings are called by their text alone; the link to a section, which stands in its heading, has a name of its own."""
-    named = r'<h\1 id="\2" aria-labelledby="\2-name"><span id="\2-name">\3</span>\4 aria-label=\5>#</a></h\1>'
+    numbers = itertools.count(1)
+
+    def named(found):
+        name = f"n-{next(numbers)}"
+        inside = f'<span id="{name}">{found[3]}</span>{found[4]} aria-label={found[5]}>#</a>'
+        return f'<h{found[1]} id="{found[2]}" aria-labelledby="{name}">{inside}</h{found[1]}>'
+
     return HEADING.sub(named, html)
 
 

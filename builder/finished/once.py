@@ -12,8 +12,10 @@ Under serve nothing is taken out: each page is whole by itself.
 
 import hashlib
 import html as entities
+import itertools
 import json
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,9 +62,10 @@ def take_out(folder: Path) -> None:
         letter for html in pages.values() for sheet in LETTERS.findall(html) for letter in LETTER.finditer(sheet[1])
     ]
     outlines = {letter[1]: letter[0] for letter in letters}
-    shared = {name: outlines[name] for name in _on_many(letter[1] for letter in letters)}
-    sheet = "".join(shared.values())
-    sheet = _write(folder, "letters.svg", f'<svg xmlns="http://www.w3.org/2000/svg">{sheet}</svg>\n') if shared else ""
+    # Each letter of a formula names the sheet: its name is one letter, and so are those of what is in it.
+    shared = dict(zip(_on_many(letter[1] for letter in letters), _short_names(), strict=False))
+    sheet = "".join(outlines[name].replace(f'"{name}"', f'"{short}"', 1) for name, short in shared.items())
+    sheet = _write(folder, "l.svg", f'<svg xmlns="http://www.w3.org/2000/svg">{sheet}</svg>\n') if shared else ""
     data = _data(folder, pages)
     icons = _on_many(outline for html in pages.values() for outline in set(ICON.findall(html)))
     dialogs = _dialogs(pages.values(), icons)
@@ -85,8 +88,16 @@ def take_out(folder: Path) -> None:
 
 
 def _on_many(things: Iterable[str]) -> list[str]:
-    """Those of which there are many, in an order that is always the same."""
-    return sorted(thing for thing, number in Counter(things).items() if number >= MANY)
+    """Those of which there are many, the most first, in an order that is always the same."""
+    return [
+        thing for thing, number in sorted(Counter(things).items(), key=lambda one: (-one[1], one[0])) if number >= MANY
+    ]
+
+
+def _short_names():
+    """a, b, … z, aa, ab, …"""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_letters, repeat=length))
 
 
 def _write(folder, name, text):
@@ -103,7 +114,7 @@ def _with_shared_letters(html, shared, sheet):
         letters = "".join(letter[0] for letter in LETTER.finditer(found[2]) if letter[1] not in shared)
         return f"{found[1]}<defs>{letters}</defs></svg>" if letters else ""
 
-    named = USED.sub(lambda use: f'{use[1]}{sheet if use[2] in shared else ""}#{use[2]}"', html)
+    named = USED.sub(lambda use: f'{use[1]}{sheet}#{shared[use[2]]}"' if use[2] in shared else use[0], html)
     return LETTERS.sub(own, named)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from builder import colours, project
 from builder.dialect import Dialect
+from builder.figures import drawing
 from builder.figures import fence as figures
 from builder.figures.drawing import LEAST, PHONE, SMALL, TEXT, Axis, Refused, typeset, width_of, written
 from builder.figures.kinds import attention
@@ -168,9 +169,16 @@ def test_the_same_tensors_give_the_same_bytes(kind):
 def test_nothing_is_drawn_outside_its_picture(kind):
     for svg in tree(draw(FIGURES[kind])).iter(f"{SVG}svg"):
         width, height = float(svg.get("width")), float(svg.get("height"))
+        moved = {
+            text: [float(step) for step in re.findall(r"-?[\d.]+", group.get("transform"))]
+            for group in svg.iter(f"{SVG}g")
+            if group.get("transform", "").startswith("translate")
+            for text in group.iter(f"{SVG}text")
+        }
         for text in svg.iter(f"{SVG}text"):
-            assert 0 <= float(text.get("x")) <= width
-            assert 0 < float(text.get("y")) <= height
+            x, y = (float(text.get(axis, 0)) + step for axis, step in zip("xy", moved.get(text, (0, 0)), strict=True))
+            assert 0 <= x <= width
+            assert 0 < y <= height
         for rect in svg.iter(f"{SVG}rect"):
             assert float(rect.get("x")) + float(rect.get("width")) <= width + 0.1
             assert float(rect.get("y")) + float(rect.get("height")) <= height + 0.1
@@ -516,7 +524,33 @@ def test_rounding_of_float32_is_no_fault():
 
 
 def points(d):
-    return [(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+) (-?[\d.]+)", d)]
+    """Where the pen of a path turns: of its first part, which is followed by steps."""
+    x = y = 0.0
+    found = []
+    for command, said in re.findall(r"([Mhvlq])([^A-Za-z]*)", "M" + d.split("M")[1]):
+        lengths = [float(length) for length in re.findall(r"-?[\d.]+", said)]
+        if command in "hv":
+            lengths = [0.0, *lengths] if command == "v" else [*lengths, 0.0]
+        for dx, dy in zip(lengths[::2], lengths[1::2], strict=True):
+            found.append((x + dx, y + dy))
+        x, y = found[-1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("places", "steps"),
+    [
+        ("M1 2L1 5L4 5", "M1 2v3h3"),
+        ("M1.2 2L2.3 1.5L4 5.5z", "M1.2 2l1.1-0.5 1.7 4z"),
+        ("M1 2H5V7M1 3H5", "M1 2h4v5M1 3h4"),
+        ("M1 2Q3 2 3 4L0 0", "M1 2q2 0 2 2l-3-4"),
+        ("M0 0h8v8h-8zm2 2v4z", "M0 0h8v8h-8zm2 2v4z"),
+        ("M1 2a3 3 0 1 0 6 0z", "M1 2a3 3 0 1 0 6 0z"),
+        ("M0.1 0L0.3 0L0.4 0.1", "M0.1 0h0.2l0.1 0.1"),
+    ],
+)
+def test_a_path_is_written_in_steps(places, steps):
+    assert drawing.in_steps(places) == steps
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -531,7 +565,7 @@ def test_arrows_run_around_boxes(seed):
     edges = [[a["id"], b["id"]] for a, b in chance.sample(down, min(9, len(down)))]
     root = tree(draw(kept("flow", {}, nodes=nodes, edges=edges)))
     boxes = [tuple(float(r.get(k)) for k in ("x", "y", "width", "height")) for r in root.iter(f"{SVG}rect")]
-    lines = [p.get("d") for p in root.iter(f"{SVG}path") if p.get("class") == "e"][::2]
+    lines = [p.get("d") for p in root.iter(f"{SVG}path") if p.get("class") == "e"]
     assert len(lines) == len(edges)
     for line, (_, to) in zip(lines, edges, strict=True):
         way = points(line)

@@ -130,10 +130,10 @@ def test_the_tables_of_our_markdown_have_only_known_styles():
 def test_a_heading_is_named_by_its_text_alone():
     html = '<h2 id="a">A <code>b</code><a class="headerlink" href="#a" title="Link">#</a></h2><h3 id="c">C</h3>'
     name, link = (
-        '<span id="a-name">A <code>b</code></span>',
+        '<span id="n-1">A <code>b</code></span>',
         '<a class="headerlink" href="#a" title="Link" aria-label="Link">#</a>',
     )
-    assert markup.with_names(html) == f'<h2 id="a" aria-labelledby="a-name">{name}{link}</h2><h3 id="c">C</h3>'
+    assert markup.with_names(html) == f'<h2 id="a" aria-labelledby="n-1">{name}{link}</h2><h3 id="c">C</h3>'
 
 
 def test_code_stands_close_to_a_full_width_mark():
@@ -373,9 +373,9 @@ def test_what_many_pages_carry_alike_is_fetched_once(tmp_path):
     (folder / "stylesheets" / "site.css").write_text("p{color:red}\n", "utf-8")
     once.take_out(folder)
     html = (folder / "ja/layouts/3/index.html").read_text("utf-8")
-    (letters,), (text,) = folder.glob("assets/letters.*.svg"), folder.glob("assets/a.py.*.txt")
-    assert letters.read_text("utf-8") == '<svg xmlns="http://www.w3.org/2000/svg"><path id="g-a" d="m1"/></svg>\n'
-    assert f'<use href="../../../assets/{letters.name}#g-a"/><use data-c="1" href="#g-3"/>' in html
+    (letters,), (text,) = folder.glob("assets/l.*.svg"), folder.glob("assets/a.py.*.txt")
+    assert letters.read_text("utf-8") == '<svg xmlns="http://www.w3.org/2000/svg"><path id="a" d="m1"/></svg>\n'
+    assert f'<use href="../../../assets/{letters.name}#a"/><use data-c="1" href="#g-3"/>' in html
     assert '<defs><path id="g-3" d="m2"/></defs>' in html, "what few pages have, each keeps"
     assert '<svg class="icon icon-0"></svg>' + icon.format(5) in html
     styles = (folder / "stylesheets" / "site.css").read_text("utf-8")

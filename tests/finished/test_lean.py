@@ -27,6 +27,26 @@ def test_rules_of_classes_that_no_page_has_are_left_out(css, left):
 
 
 def test_code_is_coloured_only_where_colours_differ():
+    def span(kind, text):
+        return f'<span class="{kind}">{text}</span>'
+
+    told = span("k", "def") + " " + span("fm", "f") + "(" + span("kc", "None") + "): " + span("bp", "self")
+    told += " = " + span("sa", "f") + span("s2", '"a ') + span("si", "{") + "b" + span("si", "}") + span("s2", '"')
+    block = (
+        f"<pre><code>{told}\n{span('kn', 'import')} {span('nn', 'a')} {span('k', 'as')} {span('k', 'b')}</code></pre>"
+    )
+    plain = (
+        f"{span('k', 'def')} f(None): {span('nb', 'self')} = f{span('s2', chr(34) + 'a {')}b{span('s2', '}' + chr(34))}"
+    )
+    assert (
+        lean.plainer(block)
+        == f"<pre><code>{plain}\n{span('k', 'import')} {span('nf', 'a')} {span('k', 'as b')}</code></pre>"
+    )
+    checked = f'<pre><code>{span("mi", "1")}\n<span class="hll">    {span("k", "assert")} a == {span("mi", "1")}\n</span></code></pre>'
+    assert (
+        lean.plainer(checked)
+        == f'<pre><code>{span("mi", "1")}\n<span class="hll">    assert a == 1\n</span></code></pre>'
+    )
     block = '<pre><code><span class="n">x</span> <span class="o">=</span> <span class="mi">1</span></code></pre>'
     assert lean.plainer(block) == '<pre><code>x = <span class="mi">1</span></code></pre>'
     names = '<pre><span></span><code><span class="n">x</span></code></pre>'
@@ -47,7 +67,7 @@ def test_comments_are_for_writers(tmp_path):
     for path, text in {
         "stylesheets/a.css": "/* one\n two */\np { /* three */\n  color: red; /* four */\n}\n",
         "javascripts/a.js": "// one\nconst a = 1; // two\n  /** three\n   * four */\nconst b = 'http://x/* */'; /* five */\n",
-        "explorers/a.js": "  // one\n  const a = `\n    x`;\n",
+        "explorers/a.js": "  // one\n  const a = `\n    x`;\n    b();\n",
         "assets/a.js": "// theirs\n",
     }.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
@@ -57,5 +77,5 @@ def test_comments_are_for_writers(tmp_path):
     assert (tmp_path / "javascripts/a.js").read_text(
         "utf-8"
     ) == "const a = 1; // two\nconst b = 'http://x/* */'; /* five */\n"
-    assert (tmp_path / "explorers/a.js").read_text("utf-8") == "  const a = `\n    x`;\n"
+    assert (tmp_path / "explorers/a.js").read_text("utf-8") == "const a = `\n    x`;\nb();\n"
     assert (tmp_path / "assets/a.js").read_text("utf-8") == "// theirs\n"

@@ -59,7 +59,7 @@ def test_figures_values_formulas_and_claims_are_in_place(bare):
 
     for pattern in (
         r'<figure class="figure [\w -]+" id="([^"]+)"',
-        r'<svg data-search-exclude class="figure__svg[^>]*>.*?</svg>',
+        r'<svg class="figure__svg[^>]*>.*?</svg>',
         r'data-tex="([^"]*)"',
         r'<a[^>]* href="[^"]*reference/claims(?:\.md|/)#[\w-]+">([^<]*)</a>',
         r'class="page-tools"',

@@ -137,8 +137,8 @@ def one_map(
     slanted = widest_key > cell * step - 3
     panel = Panel(label=head or texts["weight"], least=SMALL)
     rows_title, columns_title = f"{texts['rows']} ↓", f"{texts['columns']} →"
-    left = max([width_of(q, SMALL) for q in queries] + [width_of(rows_title, SMALL)]) + 10
-    top = (24 if head else 0) + 20 + (widest_key * 0.71 + 14 if slanted else 20)
+    left = math.ceil(max([width_of(q, SMALL) for q in queries] + [width_of(rows_title, SMALL)])) + 10
+    top = (24 if head else 0) + 20 + (math.ceil(widest_key * 0.71) + 14 if slanted else 20)
     if head:
         panel.text(left, 14, head, "h")
     panel.text(left, (24 if head else 0) + 12, columns_title, "a", SMALL)
@@ -157,10 +157,10 @@ def one_map(
     shades, crossed, numbers = {}, [], {"": [], "y": [], "u": []}
     for i, row in enumerate(weights):
         for j, value in enumerate(row):
-            x, y = trim(left + j * cell + gap / 2), trim(top + i * cell + gap / 2)
+            x, y = trim(j * cell), trim(i * cell)
             side = trim(cell - gap)
             if math.isnan(value):
-                crossed.append(f"M{x} {trim(top + (i + 1) * cell - gap)}l{side} -{side}")
+                crossed.append(f"M{trim(left + j * cell + gap / 2)} {trim(top + (i + 1) * cell - gap)}l{side} -{side}")
                 continue
             # 50 steps are finer than an eye can tell, and cells of one step share a path.
             shade = round(value / top_value * 50) / 50
@@ -169,9 +169,10 @@ def one_map(
             if values:
                 written = "0" if value == 0 else "1" if value == 1 else number(value, 2)
                 turn = "" if shade <= DARK_TURNS else "y" if shade <= LIGHT_TURNS else "u"
-                at = f'x="{trim(left + (j + 0.5) * cell)}" y="{trim(top + (i + 0.5) * cell + 4.3)}"'
-                numbers[turn].append(f"<text {at}>{written}</text>")
-    panel.add('<g class="w">')
+                at = "".join(f' {axis}="{trim(place * cell)}"' for axis, place in (("x", j), ("y", i)) if place)
+                numbers[turn].append(f"<text{at}>{written}</text>")
+    # From corners of their own, so that the cells of all maps are written alike, and packed they weigh little.
+    panel.add(f'<g class="w" transform="translate({trim(left + gap / 2)} {trim(top + gap / 2)})">')
     for shade in sorted(shades):
         panel.path("".join(shades[shade]), extra=opacity(shade))
     panel.add("</g>")
@@ -180,7 +181,8 @@ def one_map(
         panel.path("".join(crossed), "e")
     for turn, cells in numbers.items():
         if cells:
-            panel.add(f'<g class="{f"n z m {turn}".strip()}">' + "".join(cells) + "</g>")
+            at = f' transform="translate({trim(left + cell / 2)} {trim(top + cell / 2 + 4.3)})"'
+            panel.add(f'<g class="{f"n z m {turn}".strip()}"{at}>' + "".join(cells) + "</g>")
     panel.width = (
         left
         + max(columns * cell + max(2, overhang), width_of(head), width_of(columns_title, SMALL), width_of(note, SMALL))

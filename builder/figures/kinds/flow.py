@@ -132,10 +132,9 @@ def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple[dict[str,
     if left < 0:
         panel.add(f'<g transform="translate({trim(-left)})">')
     for points in drawn:
-        panel.path(rounded(points), "e")
         (x0, y0), (x1, y1) = points[-2:]
         length = math.hypot(x1 - x0, y1 - y0) or 1
-        panel.path(arrow(x1, y1, (x1 - x0) / length, (y1 - y0) / length, 4.5), "e")
+        panel.path(rounded(points) + arrow(x1, y1, (x1 - x0) / length, (y1 - y0) / length, 4.5), "e")
     for node in nodes.values():
         form = f' rx="4"{opacity(0.06 if node.role == "x" else 0.16)}'
         panel.rect(node.x, node.y, node.w, node.h, f"f l r-{node.role}", form)
