@@ -24,8 +24,8 @@ lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 
-test: lint ## every check there is
-	@$(RUN) -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
+test: lint ## every check there is; a test of a browser waits half of its time: three processes keep two cores busy
+	@$(RUN) -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
 	@PYTHONPATH=snippets/recipes $(RUN) -m tools.bench

@@ -29,8 +29,8 @@ def _needs_the_site(item):
 
 
 def pytest_collection_modifyitems(items):
-    """What needs the site comes last."""
-    items.sort(key=_needs_the_site)
+    """What needs the site comes last; of either half, what one process has to do as a whole comes first."""
+    items.sort(key=lambda item: (_needs_the_site(item), not item.get_closest_marker("xdist_group")))
 
 
 def pytest_collection_finish(session):

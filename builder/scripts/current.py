@@ -1,6 +1,7 @@
 """Run the scripts that changed, so that every record is current, or its script is among the faults."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def run_stale(paths: list[Path], base: Path, folder: Path) -> dict[Path, tuple[i
         return [path for path in paths if not records.is_current(path, base, folder, foundation)]
 
     faults = {}
-    if waiting := stale():
+    if waiting := sorted(stale(), key=_trains_nothing):
         project.log.info(f"{len(waiting)} of {len(paths)} scripts to run")
         for path in waiting:
             records.forget(path, base, folder)
@@ -35,6 +36,16 @@ def run_stale(paths: list[Path], base: Path, folder: Path) -> dict[Path, tuple[i
             )
             faults = dict.fromkeys(stale(), (0, f"the runner has ended: {why}"))
     return faults
+
+
+TRAINS = re.compile(r"\.backward\(\)")
+IMPORTED = re.compile(r"^(?:from|import) (\w+)", re.M)
+
+
+def _trains_nothing(path):
+    """Scripts that look at a model which a recipe trains take longest: begun last, they would be waited for alone."""
+    recipes = (records.SNIPPETS / "recipes" / f"{name}.py" for name in IMPORTED.findall(path.read_text("utf-8")))
+    return not any(recipe.exists() and TRAINS.search(recipe.read_text("utf-8")) for recipe in recipes)
 
 
 def _run(paths, base, folder):

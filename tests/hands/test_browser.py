@@ -22,6 +22,7 @@ from builder import words
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = browser.LANGUAGES
+COME = "() => !document.querySelector('.coming .md-content__inner > :not([data-here], .claims-scroll)')"
 CUT_FORMULAS = """() => [...document.querySelectorAll(".math--display")]
   .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.scrollWidth)"""
 # Pages of one template differ in their text: what they are made of is looked at on each, their colours on one of each.
@@ -142,9 +143,7 @@ def test_every_page(chromium, window, server, address, tmp_path):
             page.goto("about:blank")
         with browser.at_work(chromium, page, tmp_path, tasks=False) as work:
             page.goto(f"{server.base}/{address or '#doors'}")  # the root would go on to the language of the browser
-            browser.until(
-                page, "() => !document.querySelector('.coming .md-content__inner > :not([data-here], .claims-scroll)')"
-            )
+            browser.until(page, COME, seconds=60)
         may_be_styled = STYLED * page.evaluate(SEEN) + BUILT
         if work.styled < may_be_styled:
             break
