@@ -33,12 +33,15 @@ export function mistakes(question) {
   return found.filter(([, given]) => String(given) !== String(right));
 }
 
-/** What there is to say of an answer: empty, right, the name of a mistake, or wrong. */
+/** What there is to say of an answer: empty, right, the name of a mistake, or, of a wrong one that is unknown, a hint. */
 export function judge(question, given) {
   if (given.some((number) => !Number.isInteger(number))) return "empty";
   const same = (other) => String(other) === String(given);
-  return same(answer(question)) ? "right" : mistakes(question).find(([, other]) => same(other))?.[0] ?? "wrong";
+  return same(answer(question)) ? "right" : mistakes(question).find(([, other]) => same(other))?.[0] ?? (question.kind === "columns" ? "no_blocks" : "wrong");
 }
+
+/** A text with `code` in it. */
+const coded = (text) => text.split("`").map((part, i) => (i % 2 ? html("code", {}, part) : part));
 
 if (globalThis.HTMLElement) {
   class HeadQuiz extends HTMLElement {
@@ -68,8 +71,8 @@ if (globalThis.HTMLElement) {
       const number = () => html("input", { inputmode: "numeric", autocomplete: "off" });
       this.drawn = draw(Math.random);
       this.first = true;
-      const { kind, t, head } = this.drawn, owner = kind === "owner";
-      this.question.textContent = filled(words[kind], { ...this.drawn, role: words.roles[t], head });
+      const { kind, t } = this.drawn, owner = kind === "owner";
+      this.question.replaceChildren(...coded(filled(words[kind], { ...this.drawn, role: words.roles[t] })));
       const role = html("select", {}, ...words.roles.map((text, i) => html("option", { value: i }, text)));
       this.given = [owner ? role : number(), number()];
       this.fields.replaceChildren(...this.given.map((field, i) => labelled(owner ? [words.whose, words.head][i] : "ab"[i], field)));
