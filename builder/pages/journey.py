@@ -160,7 +160,8 @@ def drawn(page: Page) -> str:
         if within:
             above[one] = max(within, key=lambda other: len(_before(other, ways())))
             below[above[one]].append(one)
-    return _line([one for one in pages if one not in above], below, above, page)
+    drawn = _line([one for one in pages if one not in above], below, above, page)
+    return drawn.replace("<ol", "<ol data-search-exclude", 1)  # the pages themselves are found
 
 
 def _line(starts: list[str], below: dict[str, list[str]], above: dict[str, str], page: Page) -> str:
