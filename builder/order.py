@@ -159,7 +159,7 @@ def written(folder: Path, language: str, pages: list[Page]) -> None:
     """When every page of a language stands in its folder; the build ends with what the pages' steps noted."""
     mathematics.close()
     project.stop(fault for page in pages for fault in page.faults)
-    notebooks.write(folder, pages)
+    notebooks.write(folder, pages, figures.standing)
     explorer_data.write(folder)
     search.write(folder, language, {page.name: page.found for page in pages if page.found})
 

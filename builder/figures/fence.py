@@ -5,6 +5,7 @@ import re
 import yaml
 
 from builder import project, words
+from builder.figures import alone
 from builder.figures.drawing import Array, Panel, Refused, clean
 from builder.figures.kinds import KINDS
 from builder.figures.kinds.common import missing
@@ -24,16 +25,8 @@ TICKED = {"queries", "keys", "rows", "columns", "categories"}
 # One figure
 
 
-def render(data: dict, fence: dict, language: str, identity: str) -> str:
-    """HTML of one figure.
-
-    data      what a script kept: {"kind", "tensors": {name: {"shape", "dtype", "data"}}, "labels", "line"}
-    fence     the texts of the page: title and description, and those of MEANING
-    language  "ja" or "en"
-    identity  its id on the page will be figure-IDENTITY
-
-    Raises Refused if the figure would not be honest, or a text has nothing to stand on.
-    """
+def _panels(data: dict, fence: dict, language: str) -> tuple[list[Panel], list[str]]:
+    """The pictures of one figure and its tables; the parameters are those of `render`."""
     kind, labels = data["kind"], data.get("labels") or {}
     if kind not in KINDS:
         raise Refused(f"kind {kind!r} is unknown, there are {', '.join(KINDS)}")
@@ -49,18 +42,41 @@ def render(data: dict, fence: dict, language: str, identity: str) -> str:
     if kind != "flow" and not tensors:
         raise Refused(f"a figure of kind {kind} needs tensors")
     checked = known.check(tensors, labels, texts)
-    panels = known.panels(tensors, labels, texts, checked)
-    tables = known.tables(tensors, labels, texts, said, checked)
+    return known.panels(tensors, labels, texts, checked), known.tables(tensors, labels, texts, said, checked)
+
+
+def render(data: dict, fence: dict, language: str, identity: str) -> str:
+    """HTML of one figure.
+
+    data      what a script kept: {"kind", "tensors": {name: {"shape", "dtype", "data"}}, "labels", "line"}
+    fence     the texts of the page: title and description, and those of MEANING
+    language  "ja" or "en"
+    identity  its id on the page will be figure-IDENTITY
+
+    Raises Refused if the figure would not be honest, or a text has nothing to stand on.
+    """
+    panels, tables = _panels(data, fence, language)
     name = f"figure-{identity}"
     title = clean(fence["title"])
     return (
-        f'<figure class="figure figure--{kind}" id="{name}">'
+        f'<figure class="figure figure--{data["kind"]}" id="{name}">'
         f'<figcaption id="{name}-title">{marked(fence["title"])}</figcaption>'
         f"{pictures(panels, name, title)}"
-        f'<details class="figure__numbers" data-search-exclude><summary>{said["table"]}</summary>'
+        f'<details class="figure__numbers" data-search-exclude><summary>{words.of("figures", language)["table"]}</summary>'
         f'<p id="{name}-description">{clean(fence["description"])}</p>'
         f"{''.join(tables)}</details></figure>"
     )
+
+
+def standing(fence: reader.Fence, page: Page) -> str:
+    """The picture of a fence as one SVG that needs no page around it; empty where it cannot be drawn, which `draw` tells."""
+    try:
+        texts = texts_of("\n".join(fence.body))
+        data, _, _ = kept(fence.info.strip().removeprefix("figure").strip(), page.name)
+        panels, _ = _panels(data, texts, page.language)
+    except Refused:
+        return ""
+    return alone.svg(data["kind"], panels)
 
 
 def told(labels: dict, tokens: dict) -> dict:

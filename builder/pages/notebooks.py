@@ -6,11 +6,14 @@ the runner's own cache key, and mkdocs-jupyter only renders what came of it, by 
 Markdown makes of it on any page.
 """
 
+import base64
 import hashlib
 import json
 import re
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 import nbformat
@@ -56,6 +59,7 @@ class Parts:
     cells: list[Cell] = field(default_factory=list)
     recipes: list[str] = field(default_factory=list)  # files that the page shows or links to, in order
     listings: int = 0  # blocks that show a part of a recipe and are not run
+    picture: Callable[[reader.Fence], str] = lambda fence: ""  # the SVG of a figure's fence
 
     def say(self, line: str, number: int) -> None:
         """Add a line of the page to the cell of text that is open, or open one."""
@@ -74,9 +78,12 @@ def output_of(include: Include) -> str:
         return ""
 
 
-def cells_of(markdown: str, language: str) -> Parts:
-    """Cut a page (values filled in) into cells; boxes and layout are undone, folded code is code like any other."""
-    parts = Parts()
+def cells_of(markdown: str, language: str, picture: Callable[[reader.Fence], str] | None = None) -> Parts:
+    """Cut a page (values filled in) into cells; boxes and layout are undone, folded code is code like any other.
+
+    picture  draws the fence of a figure as an SVG that stands alone
+    """
+    parts = Parts(picture=picture) if picture else Parts()
     _add(reader.blocks(markdown), parts, language)
     linked = [match for _, _, address in reader.links_in(markdown) if (match := RECIPE.fullmatch(address))]
     parts.recipes = list(dict.fromkeys([*parts.recipes, *(match[1] for match in linked)]))
@@ -118,10 +125,18 @@ def _add_fence(fence, parts, language):
     elif fence.language == "figure":
         told = yaml.safe_load(fence.text) or {}
         title = f"{words.of('notebooks', language)['figure']}**{told.get('title', '')}**"
-        parts.say(f"\n> {title} {told.get('description', '')}\n", fence.line)
+        drawn = parts.picture(fence)
+        image = f"\n{_image(drawn, told.get('title', ''))}\n" if drawn else ""
+        parts.say(f"{image}\n> {title} {told.get('description', '')}\n", fence.line)
     else:
         written = "\n".join([fence.opening, *fence.text.splitlines(), fence.ticks])
         parts.say(textwrap.indent(written, fence.indent), fence.line)
+
+
+def _image(svg, title):
+    """A picture as Jupyter shows it in a cell of text; an attachment may be no SVG there."""
+    data = base64.b64encode(svg.encode()).decode()
+    return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(str(title))}">'
 
 
 def _is_cell(fence):
@@ -336,18 +351,22 @@ def _shows_code(markdown):
     return any(fence.language == "python" for fence in reader.fences_of(markdown))
 
 
-def write(folder: Path, pages: list[Page]) -> None:
-    """The notebook of every page that shows code, beside the page in its language's folder of the site."""
+def write(folder: Path, pages: list[Page], picture: Callable[[reader.Fence, Page], str]) -> None:
+    """The notebook of every page that shows code, beside the page in its language's folder of the site.
+
+    picture  draws the fence of a page's figure as an SVG that stands alone
+    """
     recipes = _recipes()
+    sheet = (project.DOCS / "shared" / "stylesheets" / "figures.css").read_text("utf-8")
     for page in pages:
         if not page.notebook and not _shows_code(page.source):
             continue
 
         def made(page=page):
             markdown, _ = values.fill_values(page.source, page.name, page.language)
-            return notebook(cells_of(markdown, page.language), page)
+            return notebook(cells_of(markdown, page.language, lambda fence: picture(fence, page)), page)
 
-        parts = [page.name, page.site, page.source, page.markdown, recipes]
+        parts = [page.name, page.site, page.source, page.markdown, recipes, sheet]
         target = folder / page.url / f"{Path(page.name).stem}.ipynb"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page.notebook or kept(f"{page.language}/notebooks", parts, made), encoding="utf-8")

@@ -8,6 +8,7 @@ import random
 import re
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import html5lib
 import markdown
@@ -15,9 +16,9 @@ import pytest
 
 from builder import colours, project
 from builder.dialect import Dialect
-from builder.figures import drawing
+from builder.figures import alone, drawing
 from builder.figures import fence as figures
-from builder.figures.drawing import LEAST, PHONE, SMALL, TEXT, Axis, Refused, typeset, width_of, written
+from builder.figures.drawing import LEAST, PHONE, SMALL, TEXT, Axis, Panel, Refused, typeset, width_of, written
 from builder.figures.kinds import attention
 from builder.figures.kinds.common import ROLES
 from builder.pages.page import Page
@@ -158,6 +159,29 @@ def test_every_kind_is_valid_and_keeps_the_policy(kind, language):
         for attribute in ("aria-labelledby", "aria-describedby"):
             assert node.get(attribute) in (None, *ids)
     assert "nan" not in re.sub(r">[^<]*<", "><", markup)  # no coordinate came out as nan
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_every_kind_stands_alone_as_one_picture(kind):
+    """As a notebook shows it: XML of its own, colours in the place of their names, the page's texts, nothing outside."""
+    panels, _ = figures._panels(FIGURES[kind], TEXTS, "en")
+    root = ElementTree.fromstring(alone.svg(kind, panels))
+    style, paper, *parts = root
+    named = set(re.findall(r"var\((--[\w-]+)", style.text))
+    assert named <= {"--role", "--role-text", "--md-code-font-family"}
+    assert "--role: #0072b2" in style.text
+    assert paper.get("fill") == "#fff"
+    width, height = float(root.get("width")), float(root.get("height"))
+    for part in parts:
+        assert float(part.get("x")) + float(part.get("width")) <= width
+        assert float(part.get("y")) + float(part.get("height")) <= height
+    assert ["".join(text.itertext()) for text in root.iter(f"{SVG}text")] == drawn_texts(draw(FIGURES[kind]))
+
+
+def test_pictures_that_are_too_wide_for_a_line_stand_below_each_other():
+    panels = [Panel(width, 10) for width in (300, 300, 300)] + [Panel(50, 5, legend=True)]
+    parts = [*ElementTree.fromstring(alone.svg("attention", panels))][2:]
+    assert [(part.get("x"), part.get("y")) for part in parts] == [("8", "8"), ("332", "8"), ("8", "42"), ("8", "76")]
 
 
 @pytest.mark.parametrize("kind", FIGURES)

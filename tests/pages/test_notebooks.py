@@ -1,11 +1,13 @@
 """Notebooks: a page's blocks as cells; those of the built site run in Jupyter and print what they show."""
 
+import base64
 import importlib.util
 import json
 import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from xml.etree import ElementTree
 
 import markdown
 import nbformat
@@ -60,6 +62,10 @@ def test_a_lesson_as_a_notebook(lesson):
     assert "ours (3,)" not in text, "what a cell printed stands under it, and once"
     assert "**Traps**" in text
     assert "http://127.0.0.1:8000/en/reference/claims/" in text
+    (picture,) = re.findall(r'<img src="data:image/svg\+xml;base64,([\w+/=]+)" alt="', text)
+    drawn = ElementTree.fromstring(base64.b64decode(picture))
+    assert drawn.get("class").startswith("figure figure--")
+    assert [*drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert "Each row sums to one: $\\sum_j A_{ij} = 1$. 3" in text
 
 
@@ -183,6 +189,20 @@ def test_a_lesson_of_the_site_runs_in_jupyter(page, tmp_path):
     name = page.rpartition("/")[2]
     notebook = run(shared_site.built() / page / f"{name}.ipynb", tmp_path)
     assert len(cells(notebook)) > 5
+
+
+def test_every_notebook_of_the_site_has_its_figures_and_no_output_twice():
+    seen = 0
+    for path in sorted(shared_site.built().glob("??/*/*/*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        text = "\n".join(cell.source for cell in cells(notebook, "markdown"))
+        images = text.count('<img src="data:image/svg+xml;base64,')
+        assert images == len(re.findall(r"^> (?:Figure: |図：)\*\*", text, re.M)), path
+        seen += images
+        printed = ["".join(output.text for output in cell.outputs).strip() for cell in cells(notebook)]
+        blocks = re.findall(r"^```text\n(.*?)\n```$", text, re.M | re.S)
+        assert not [block for block in blocks if block.strip() in printed], path
+    assert seen > 100
 
 
 def test_every_practice_notebook_runs_in_jupyter(tmp_path):
