@@ -50,6 +50,7 @@ PARTS = [
 STEP = 0.025  # ex: a tenth of a pixel of error at most where an ex is 8 pixels
 DEEPEST, HIGHEST = 160, -60  # steps below the line; what is deeper is for a line of its own
 GRID = 5  # thousandths of an em: half of it is a twentieth of a pixel where an em is 20
+LENIENT = 5  # thousandths of an em
 NARROW = 24  # ex: what fits the narrowest column, so that it need not be a scroll box with a stop of the Tab key
 
 BEFORE_MATHJAX = """
@@ -277,24 +278,55 @@ def _glyph(identifier):
 
 
 def relative_path(data: str) -> str:
-    """The same outline in steps instead of places: a quarter less to send once compressed."""
-    steps, (x, y), start = [], (0, 0), (0, 0)
+    """The same outline in steps instead of places and on the grid of `GRID`: half of it is to be sent once compressed.
+
+    Each point is at most half a step of the grid away, the handle of a curve LENIENT, which moves the curve by half of that.
+    """
+
+    def on_grid(*point):
+        return tuple(round(length / GRID) * GRID for length in point)
+
+    def mirrored(centre, handle):
+        """The handle that follows by itself; behind what is no curve it is the place itself."""
+        return tuple(2 * a - b for a, b in zip(centre, handle or centre, strict=True))
+
+    def step(command, *places):
+        lengths = [place - pen[axis % 2] for axis, place in enumerate(places)]
+        steps.append(command + " ".join(map(str, lengths)).replace(" -", "-"))
+
+    steps, pen, true, start, handle, true_handle = [], (0, 0), (0, 0), (0, 0), None, None
     for command, arguments in re.findall(r"([A-Z])([^A-Z]*)", data):
         numbers = [int(number) for number in re.findall(r"-?\d+", arguments)]
         size = {"H": 1, "V": 1, "M": 2, "L": 2, "T": 2, "Q": 4, "Z": 0}[command]
         assert len(numbers) == size, f"an outline that is not read right: {command}{arguments}"
-        if command == "H":
-            step, x = [numbers[0] - x], numbers[0]
-        elif command == "V":
-            step, y = [numbers[0] - y], numbers[0]
-        elif command == "Z":
-            step, (x, y) = [], start
+        if command == "Z":
+            steps.append("z")
+            pen = true = start
+            continue
+        before = true
+        true = {"H": (*numbers, true[1]), "V": (true[0], *numbers)}.get(command, tuple(numbers[-2:]))
+        there = on_grid(*true)
+        if command in "QT":
+            true_handle = tuple(numbers[:2]) if command == "Q" else mirrored(before, true_handle)
+            implied = mirrored(pen, handle)
+            if max(abs(a - b) for a, b in zip(implied, true_handle, strict=True)) <= LENIENT:
+                handle = implied
+                step("t", *there)
+            else:
+                handle = on_grid(*true_handle)
+                step("q", *handle, *there)
         else:
-            step = [number - (y if index % 2 else x) for index, number in enumerate(numbers)]
-            x, y = numbers[-2:]
-        if command == "M":
-            start = x, y
-        steps.append(command.lower() + " ".join(map(str, step)).replace(" -", "-"))
+            handle = true_handle = None
+            if command == "M":
+                start = there
+                step("m", *there)
+            elif there[1] == pen[1]:
+                steps.append(f"h{there[0] - pen[0]}")
+            elif there[0] == pen[0]:
+                steps.append(f"v{there[1] - pen[1]}")
+            else:
+                step("l", *there)
+        pen = there
     return "".join(steps)
 
 

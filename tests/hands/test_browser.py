@@ -25,6 +25,80 @@ LANGUAGES = browser.LANGUAGES
 COME = "() => !document.querySelector('.coming .md-content__inner > :not([data-here], .claims-scroll)')"
 CUT_FORMULAS = """() => [...document.querySelectorAll(".math--display")]
   .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.scrollWidth)"""
+BROKEN = """() => {
+  const told = [];
+  const walker = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
+  const whole = /\\d[\\d.]*e[-−+]?\\d+|\\d{4}-\\d\\d-\\d\\d/g;
+  while (walker.nextNode()) {
+    const node = walker.currentNode, parent = node.parentElement;
+    if (parent.closest("pre, svg, math, .claims-scroll") || !parent.checkVisibility()) continue;
+    const numbers = [...node.data.matchAll(whole)].map((found) => [found.index, found.index + found[0].length]);
+    const parts = parent.closest("td code") ? [[0, node.data.length]] : numbers;
+    for (const [start, end] of parts) {
+      const range = document.createRange();
+      range.setStart(node, start);
+      range.setEnd(node, end);
+      const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+      if (lines.size > 1) told.push(node.data.slice(start, end));
+    }
+  }
+  return told;
+}"""
+HEADS = """() => [...document.querySelectorAll("article :is(th, td)")].filter((cell) => {
+  const style = getComputedStyle(cell);
+  const inner = cell.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  return /[\\u3040-\\u9fff]{4}/.test(cell.textContent) && inner < 3.2 * parseFloat(style.fontSize);
+}).map((cell) => cell.textContent)"""
+# A map of a head that is cut in two says by itself that there are more.
+NO_SIGN = """() => [...document.querySelectorAll("article :not(.hv-all)")].filter((box) =>
+    box.scrollWidth > box.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(box).overflowX)
+    && !getComputedStyle(box).backgroundAttachment.includes("local"))
+  .map((box) => box.outerHTML.slice(0, 100))"""
+SCROLLERS = """() => [...document.querySelectorAll("article *")].filter((box) =>
+    box.scrollWidth > box.clientWidth + 1 && ["auto", "scroll"].includes(getComputedStyle(box).overflowX)).length"""
+SLANTED = """() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), told = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    if (!/[\\u3040-\\u30ff\\u4e00-\\u9fff]/.test(node.data)) continue;
+    if (getComputedStyle(node.parentElement).fontStyle !== "normal") told.push(node.data);
+  }
+  return told;
+}"""
+THIN = """() => [...document.querySelectorAll("article em")]
+  .filter((em) => getComputedStyle(em).fontWeight < 600).map((em) => em.textContent)"""
+GAPS = """() => {
+  const japanese = /[\\u3041-\\u3096\\u30a1-\\u30fa\\u30fc\\u3005\\u4e00-\\u9fff]/, told = [];
+  for (const math of document.querySelectorAll("article .math:not(.math--display)")) {
+    const run = math.closest(".math-run") ?? math, style = getComputedStyle(math);
+    for (const side of ["previous", "next"]) {
+      const beside = side === "previous" ? math.previousSibling : math.nextSibling;
+      const outside = beside ?? (run === math ? null : run[`${side}Sibling`]);
+      if (!(outside?.nodeType === 3 || outside?.matches?.("a, em, strong"))) continue;
+      const letter = side === "previous" ? outside.textContent.at(-1) : outside.textContent[0];
+      const gap = parseFloat(side === "previous" ? style.marginLeft : style.marginRight);
+      if (japanese.test(letter) !== gap > 0) told.push(`${math.dataset.tex} ${side} ${letter} ${gap}`);
+    }
+  }
+  return told;
+}"""
+# {width of the window: [(whose pages, what is wrong, a script that finds it)]}: what a page's own text is asked.
+ASKED = {
+    1280: [
+        ("ja", "slanted Japanese", SLANTED),
+        ("ja", "stressed, and not bold", THIN),
+        ("ja", "a formula's distance", GAPS),
+    ],
+    360: [
+        ("", "px of a formula, too wide for a phone", CUT_FORMULAS),
+        ("", "a number or a name that breaks in two", BROKEN),
+        ("ja", "a cell that is a column of single letters", HEADS),
+        ("", "scrolls sideways and does not say so", NO_SIGN),
+    ],
+}
+SCROLL_SIDEWAYS = ["ja/layouts/conventions/", "en/reference/claims/", "en/layouts/grid/", "ja/practice/masks/"]
+# What a page costs a slow processor grows with its elements: half were spans of code that coloured nothing.
+ELEMENTS = {"layouts/rosetta/": 3000, "layouts/options/": 4000, "weights/text-classification/": 6500}
 # Pages of one template differ in their text: what they are made of is looked at on each, their colours on one of each.
 COLOURS = ["color-contrast", "link-in-text-block"]
 BUT_COLOURS = {"runOnly": RULES, "rules": {rule: {"enabled": False} for rule in COLOURS}}
@@ -137,10 +211,10 @@ def test_every_page(chromium, window, server, address, tmp_path):
     """Nothing goes wrong on it, it fits every window, axe finds nothing, and a first visit costs little."""
     page = window.page
     page.set_viewport_size({"width": 1280, "height": 900})
-    server.sent.clear()
     for again in range(3):  # where a page comes in more pieces, it is styled more often: that is the machine's doing
         if again:
             page.goto("about:blank")
+        server.sent.clear()
         with browser.at_work(chromium, page, tmp_path, tasks=False) as work:
             page.goto(f"{server.base}/{address or '#doors'}")  # the root would go on to the language of the browser
             browser.until(page, COME, seconds=60)
@@ -152,11 +226,18 @@ def test_every_page(chromium, window, server, address, tmp_path):
     if address == "404.html":
         assert page.title()
     faults = window.noticed()
-    for width in (1280, 1024, 768, 360, 320) if address in ONE_OF_EACH else (768, 320):
+    language, _, rest = address.partition("/")
+    if rest in ELEMENTS and (elements := page.evaluate("document.querySelectorAll('*').length")) >= ELEMENTS[rest]:
+        faults.append(f"{elements} elements")
+    for width in (1280, 1024, 768, 360, 320) if address in ONE_OF_EACH else (1280, 768, 360, 320):
         page.set_viewport_size({"width": width, "height": 900})
         faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
-    page.set_viewport_size({"width": 360, "height": 900})
-    faults += [f"a formula {wide} px wide on a phone" for wide in page.evaluate(CUT_FORMULAS)]
+        if width in ASKED:
+            page.evaluate(SETTLED)
+            asked = [one for one in ASKED[width] if one[0] in ("", language)] if language in LANGUAGES else []
+            faults += [f"{width}: {wrong}: {told}" for _, wrong, script in asked for told in page.evaluate(script)]
+        if width == 360 and address in SCROLL_SIDEWAYS:
+            assert page.evaluate(SCROLLERS) > 1, "nothing scrolls: what says so is not looked at"
     page.evaluate(DROP_ALIKE)
     seen = 0
     for width, scheme in ways_of(address):
@@ -170,12 +251,18 @@ def test_every_page(chromium, window, server, address, tmp_path):
     faults += window.noticed()
     page.evaluate("localStorage.clear()")
     if address in LESSONS:  # all that it asks for has come by now
-        faults += too_heavy(address, server.sent)
+        faults += too_heavy(server.folder, address, server.sent)
     assert not faults, "\n".join(faults)
 
 
-def too_heavy(address, sent):
-    """What a lesson costs beyond what it may, its dearest files first, and what it need not have asked for."""
+def too_heavy(site, address, sent):
+    """What a lesson costs beyond what it may, its dearest files first, and what it need not have asked for.
+
+    Letters that the window has from another page are not fetched again, and cost who comes here first all the same.
+    """
+    files = {f"/{file.relative_to(site.resolve()).as_posix()}": file for file in fetched(site.resolve(), address)}
+    had = files.keys() - {path for path, *_ in sent}
+    sent = [*sent, *((path, len(gzip.compress(files[path].read_bytes(), 9)), 200) for path in had)]
     total = sum(size for _, size, _ in sent)
     if total > HEAVIER.get(address.partition("/")[2], FIRST_VISIT):
         yield f"{total} bytes: {sorted(sent, key=lambda one: -one[1])[:5]}"

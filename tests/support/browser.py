@@ -122,9 +122,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(folder):
-    """Serve a built site on a free port; yields the server, with `base` (its address) and `sent` [(path, bytes, status)]."""
+    """Serve a built site on a free port; yields the server, with `base` (its address), `folder`, and `sent` [(path, bytes, status)]."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
-    server.sent = []
+    server.sent, server.folder = [], Path(folder)
     server.base = f"http://127.0.0.1:{server.server_port}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
