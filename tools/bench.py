@@ -215,8 +215,12 @@ def many(folder, page):
 
     measure("warm, nothing changed")
     configuration = (folder / "mkdocs.yml").read_text("utf-8")
+    journey = folder / "docs" / "journey.yml"
+    (way,) = (line for line in journey.read_text("utf-8").splitlines() if line.startswith(f"{name}: "))
     for number in range(GENERATED):
         copy = f"{name}-{number}"
+        with journey.open("a", encoding="utf-8") as ways:
+            ways.write(way.replace(name, copy, 1) + "\n")
         copied_script = copy.replace("-", "_") + ".py"
         shutil.copy(folder / "snippets" / script, folder / "snippets" / copied_script)
         for language in ("ja", "en"):
