@@ -37,7 +37,8 @@ corners = {
     "is_causal=True": attention(q, k, identity, is_causal=True)[0, 0],
     "causal_lower_right": attention(q, k, identity, causal_lower_right(L, S))[0, 0],
 }
-figure("corners", "attention", {"weights": torch.stack(list(corners.values()))}, labels={
+pictured = {"upper_left": upper_left, "lower_right": lower_right, "weights": torch.stack(list(corners.values()))}
+figure("corners", "attention", pictured, labels={
     "heads": list(corners), "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
 })
 from kernels import fused_calls

@@ -33,7 +33,7 @@ assert by_infinity[:, empty].isnan().all()
 from kernels import fused_calls
 
 answers = {"-inf": by_infinity[0], "-1e9 (float32)": by_billion[0].double(), "soft_rows": by_zero[0]}
-figure("three_answers", "attention", {"weights": torch.stack(list(answers.values()))}, labels={
+figure("three_answers", "attention", {"mask": mask, "weights": torch.stack(list(answers.values()))}, labels={
     "heads": list(answers), "masked": True,
     "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
 })

@@ -64,7 +64,7 @@ same_mask = {
     "nn.MultiheadAttention": mha_weights(mask)[0, 0],
     "F.scaled_dot_product_attention": sdpa_weights(mask)[0, 0],
 }
-figure("same_mask", "attention", {"weights": torch.stack(list(same_mask.values()))}, labels={
+figure("same_mask", "attention", {"mask": mask, "weights": torch.stack(list(same_mask.values()))}, labels={
     "heads": list(same_mask), "queries": [str(i) for i in range(L)], "keys": [str(j) for j in range(S)],
 })
 show("true_cells", int(mask.sum()))
@@ -344,3 +344,106 @@ except RuntimeError as error:
     print(error)
 else:
     raise AssertionError("integers were taken")
+
+# The table: every mask that PyTorch's attention takes, tried.
+decoder = nn.TransformerDecoderLayer(E, H, 20, dropout=0, batch_first=True).double()
+
+
+def forward_(a, b, **masks):
+    a, b = a.transpose(0, 1), b.transpose(0, 1)
+    return F.multi_head_attention_forward(a, b, b, *packed, **masks)[0].transpose(0, 1)
+
+
+def by_heads(a, b, **masks):
+    a, b = (part.unflatten(-1, (H, D)).transpose(1, 2) for part in (a, b))
+    return F.scaled_dot_product_attention(a, b, b, **masks).transpose(1, 2).flatten(2)
+
+
+# name: (who attends to whom: itself or memory, argument, call)
+arguments = {
+    "mha": (False, "attn_mask", lambda a, b, **m: mha(a, b, b, **m)[0]),
+    "mha_padding": (False, "key_padding_mask", lambda a, b, **m: mha(a, b, b, **m)[0]),
+    "encoder": (True, "src_mask", lambda a, b, **m: encoder(a, **m)),
+    "encoder_padding": (True, "src_key_padding_mask", lambda a, b, **m: encoder(a, **m)),
+    "decoder": (True, "tgt_mask", lambda a, b, **m: decoder(a, memory[: len(a)], **m)),
+    "decoder_padding": (True, "tgt_key_padding_mask", lambda a, b, **m: decoder(a, memory[: len(a)], **m)),
+    "memory": (False, "memory_mask", lambda a, b, **m: decoder(a, b, **m)),
+    "memory_padding": (False, "memory_key_padding_mask", lambda a, b, **m: decoder(a, b, **m)),
+    "forward": (False, "attn_mask", forward_),
+    "forward_padding": (False, "key_padding_mask", forward_),
+    "sdpa": (False, "attn_mask", by_heads),
+}
+
+
+def moves(name, given):
+    """(L, S) bool: does key j move output i? Off the diagonal where the layer attends to itself."""
+    itself, argument, call = arguments[name]
+    a = query[:1]
+    b = a if itself else memory[:1]
+    before = call(a, b, **{argument: given})
+    out = torch.zeros(L, b.shape[1], dtype=torch.bool)
+    for j in range(b.shape[1]):
+        other = b.clone()
+        other[:, j] += 1 + torch.arange(E)
+        out[:, j] = (call(other if itself else a, other, **{argument: given}) - before).abs().amax((0, 2)) > 1e-9
+    return out[~torch.eye(L, dtype=torch.bool)] if itself else out.flatten()
+
+
+def accepted(name, shape, dtype=torch.float64):
+    _, argument, call = arguments[name]
+    return tried(lambda given: call(x, x, **{argument: given}), shape, dtype) == "ok"
+
+
+every_shape = shapes | {"(B, S)": (B, L)}
+found = {}
+for name, (itself, *_) in arguments.items():
+    keys = L if itself else S
+    padded_keys = name.endswith("padding")
+    # (1, S) or (L, S), True and False in every row
+    given = mask[1:2, :keys] if padded_keys else mask[:, :keys]
+    marked = given.expand(L, keys)
+    marked = marked[~torch.eye(L, dtype=torch.bool)] if itself else marked.flatten()
+    seen = moves(name, given)
+    shows = torch.equal(seen, marked)
+    assert torch.equal(seen, marked == shows)  # guard: true_hides_or_shows
+    # 0 and 1 are added and hide nothing; 0 and minus infinity hide
+    zeros_and_ones, hiding = given.double(), torch.zeros(given.shape).double().masked_fill(given, -math.inf)
+    added = [moves(name, zeros_and_ones), moves(name, hiding)]
+    assert torch.equal(torch.stack(added), torch.stack([marked | ~marked, ~marked]))  # guard: floats_are_added_by_all
+    found[name] = {
+        "hides": not shows,
+        "refuses": not accepted(name, (B, L) if padded_keys else (L, L), torch.int64),
+        "shapes": ", ".join(f"`{letters}`" for letters, shape in every_shape.items() if accepted(name, shape)),
+    }
+    show(f"{name}_hides", found[name]["hides"])
+    show(f"{name}_shapes", found[name]["shapes"])
+    assert found[name]["hides"] != (name == "sdpa")  # guard: sdpa_alone_shows
+assert all(one["refuses"] for one in found.values())  # guard: integers_are_refused_by_all
+for name in found.keys() - {"sdpa"}:
+    twin = "mha_padding" if name.endswith("padding") else "mha"
+    assert found[name] == found[twin]  # guard: modules_take_the_same
+assert found["mha_padding"]["shapes"] == "`(B, S)`"  # guard: padding_is_by_sample
+
+
+# flex_attention: a function of places instead of a tensor
+def causal(b, h, q_idx, kv_idx):
+    return q_idx >= kv_idx
+
+
+def turned(b, h, q_idx, kv_idx):
+    return kv_idx >= q_idx
+
+
+lower = torch.ones(L, L, dtype=torch.bool).tril()
+one = query[:1].unflatten(-1, (H, D)).transpose(1, 2)  # (1, H, L, D)
+values_are_places = torch.eye(L, dtype=torch.float64).expand(1, H, L, L)
+by_function = {}
+for rule in (causal, turned):
+    blocks = create_block_mask(rule, None, None, L, L, device="cpu")
+    by_function[rule.__name__] = flex_attention(one, one, values_are_places, block_mask=blocks)[0, 0] > 0
+assert torch.equal(by_function["causal"], lower)  # guard: flex_shows
+assert torch.equal(by_function["turned"], lower.T)  # guard: flex_turned_shows_the_future
+added = torch.randn(L, L, dtype=torch.float64)
+by_score = flex_attention(one, one, values_are_places, score_mod=lambda s, b, h, i, j: s + added[i, j])
+expected = (one @ one.mT / math.sqrt(D) + added).softmax(-1)
+torch.testing.assert_close(by_score, expected)  # guard: score_mod_adds

@@ -484,6 +484,12 @@ REFUSED = {
     "extra without grid": (kept("attention", {"w": GOOD}, extra=1), {}, "there is no 'grid'"),
     "heads of the page": (kept("attention", {"w": [GOOD, GOOD]}), {"heads": ["one"]}, "2 heads, but 1"),
     "two tensors": (kept("attention", {"a": GOOD, "b": GOOD}), {}, "one tensor, not 2"),
+    "a mask of another shape": (
+        kept("attention", {"m": [[True]], "w": GOOD}),
+        {},
+        r"mask 'm' has shape \(1, 1\), its maps have \(2, 3\)",
+    ),
+    "a mask alone": (kept("attention", {"m": [[True, False]]}), {}, "one tensor, not 0"),
     "four axes": (kept("attention", {"w": [[[[1.0]]]]}), {}, "needed is"),
     "role": (kept("blocks", {"m": (4, 4)}, groups={"m": [{"role": "query"}]}), {}, "role 'query'"),
     "range": (kept("blocks", {"m": (4, 4)}, groups={"m": [{"rows": [2, 5]}]}), {}, "not a range inside 0:4"),
@@ -538,6 +544,22 @@ def test_masked_rows_are_allowed_when_said():
     assert "NaN" in drawn_texts(markup)
     with pytest.raises(Refused):
         draw(kept("attention", {"w": rows}))
+
+
+def test_a_mask_stands_before_the_maps_that_it_makes():
+    mask = [[True, False, False], [False, True, True]]
+    one = draw(kept("attention", {"attn_mask": mask, "w": [GOOD, GOOD]}, queries=["a", "b"]))
+    assert [label for label in drawn_texts(one) if label in ("attn_mask", "head 0", "head 1")] == [
+        "attn_mask",
+        "head 0",
+        "head 1",
+    ]
+    assert drawn_texts(one).count("True") == 3
+    (path,) = re.findall(r'<path [^>]*class="tr"[^>]*>', one)
+    assert path.count("z") == 3
+    assert tables(one)[0][1:] == [["a", "True", "False", "False"], ["b", "False", "True", "True"]]
+    each = draw(kept("attention", {"m0": mask, "m1": mask, "w": [GOOD, GOOD]}))
+    assert [label for label in drawn_texts(each) if label[:2] in ("m0", "m1", "he")] == ["m0", "head 0", "m1", "head 1"]
 
 
 def test_rounding_of_float32_is_no_fault():

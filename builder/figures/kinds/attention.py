@@ -1,7 +1,8 @@
-"""Heat maps of attention weights, a panel a head."""
+"""Heat maps of attention weights, a panel a head, and the masks that they come of."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from builder.figures.drawing import SMALL, Array, Panel, Refused, compact, flat, number, trim, width_of
 from builder.figures.kinds.common import Tensors, opacity
@@ -11,6 +12,7 @@ SCALES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 # Opacity from which a cell is too strong for light text in the dark scheme, and for dark text in the light one.
 DARK_TURNS, LIGHT_TURNS = 0.48, 0.68
 MOST_NUMBERS = 256
+WITH_NUMBERS = 34  # px, a cell that a number has room in
 MOST_COLUMNS = 24
 
 
@@ -20,8 +22,8 @@ def are_few(maps: list) -> bool:
 
 
 def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple) -> list[Panel]:
-    """Heat maps, rows queries and columns keys, one panel a head, and a scale for all."""
-    _, maps, queries, keys, heads, notes = checked
+    """Heat maps, rows queries and columns keys, one panel a head, and a scale for all; a mask stands before its map."""
+    _, maps, queries, keys, heads, notes, masks = checked
     greatest = max((v for v in flat(maps) if not math.isnan(v)), default=1)
     top = next(s for s in SCALES if greatest <= s * 1.0001)
     values = are_few(maps)
@@ -29,6 +31,11 @@ def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple) -> list[
         one_map(weights, queries, keys, head, note, texts, top, values)
         for weights, head, note in zip(maps, heads, notes, strict=True)
     ]
+    before = [one_mask(mask, queries, keys, name, texts, values) for name, mask in masks.items()]
+    if len(before) == len(panels):
+        panels = [panel for pair in zip(before, panels, strict=True) for panel in pair]
+    else:
+        panels = before + panels
     legend = Panel(legend=True, least=SMALL)
     legend.text(0, 13, texts["weight"], "a", SMALL)
     x = width_of(texts["weight"], SMALL) + 16
@@ -46,14 +53,21 @@ def panels(tensors: Tensors, labels: dict, texts: dict, checked: tuple) -> list[
     return [*panels, legend]
 
 
-def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[str], list[str], list[str], list[str]]:
-    """(name, maps (H, L, S), queries, keys, heads, notes below the maps), checked: rows sum to 1, every label has its place.
+def check(tensors: Tensors, labels: dict, texts: dict) -> tuple:
+    """(name, maps (H, L, S), queries, keys, heads, notes below the maps, masks), checked: rows sum to 1, labels have their place.
 
-    With a grid [h, w] the tensor is (H, S), one row of each head, and its maps are (H, h, w).
+    With a grid [h, w] the tensor is (H, S), one row of each head, and its maps are (H, h, w). Tensors of True and False are
+    masks {name: (L, S)}.
     """
-    if len(tensors) != 1:
-        raise Refused(f"an attention map shows one tensor, not {len(tensors)}")
-    ((name, tensor),) = tensors.items()
+    masks = {
+        name: mask
+        for name, mask in tensors.items()
+        if all(value is True or value is False for value in flat(mask.data))
+    }
+    given = {name: tensor for name, tensor in tensors.items() if name not in masks}
+    if len(given) != 1:
+        raise Refused(f"an attention map shows one tensor, not {len(given)}")
+    ((name, tensor),) = given.items()
     if len(tensor.shape) not in (2, 3) or 0 in tensor.shape:
         raise Refused(f"attention weights {name!r} have shape {tensor.shape}, needed is (H, L, S) or (L, S)")
     maps = tensor.data if len(tensor.shape) == 3 else [tensor.data]
@@ -78,6 +92,9 @@ def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[
         notes = [texts["others"].format(number(share, 2)) if labels.get("extra") else "" for share in shares]
     elif "extra" in labels:
         raise Refused("'extra' says how many keys stand before those of a grid, and there is no 'grid'")
+    for mask, drawn in masks.items():
+        if drawn.shape != (rows, columns):
+            raise Refused(f"mask {mask!r} has shape {drawn.shape}, its maps have {(rows, columns)}")
     queries = labels.get("queries", list(range(rows)))
     keys = labels.get("keys", list(range(columns)))
     heads, by = labels.get("heads"), "script"
@@ -93,7 +110,8 @@ def check(tensors: Tensors, labels: dict, texts: dict) -> tuple[str, list, list[
         if len(given) != size:
             weights = f"attention weights {name!r} of shape {tensor.shape}"
             raise Refused(f"{weights} have {size} {what}, but {len(given)} labels", who)
-    return name, maps, [str(q) for q in queries], [str(k) for k in keys], [str(h) for h in heads], notes
+    told = ([str(label) for label in given] for given in (queries, keys, heads))
+    return name, maps, *told, notes, {mask: drawn.data for mask, drawn in masks.items()}
 
 
 def over_a_grid(name: str, tensor: Array, labels: dict) -> tuple[list, list[float]]:
@@ -114,24 +132,30 @@ def over_a_grid(name: str, tensor: Array, labels: dict) -> tuple[list, list[floa
     return maps, [math.fsum(row[:extra]) for row in tensor.data]
 
 
-def one_map(
-    weights: list[list[float]],
-    queries: list[str],
-    keys: list[str],
-    head: str,
-    note: str,
-    texts: dict,
-    top_value: float,
-    values: bool,
-) -> Panel:
-    """One head's weights (L, S), `top_value` in full colour; with their numbers if `values`, where cells have room.
+@dataclass
+class Frame:
+    """A panel with its titles and labels; cells begin at left and top, `gap` apart."""
 
-    Below them stands a note.
-    """
+    panel: Panel
+    left: int
+    top: int
+    cell: int
+    gap: int
+
+
+def framed(queries: list[str], keys: list[str], head: str, texts: dict, values: bool) -> Frame:
+    """The labels around the cells of one map; cells have room for `values` if they are few."""
     rows, columns = len(queries), len(keys)
     longest = max(rows, columns)
-    values = values and longest <= 8
-    cell = 34 if values else 22 if longest <= 16 else 14 if longest <= 32 else max(3, 448 // longest)
+    cell = (
+        WITH_NUMBERS
+        if values and longest <= 8
+        else 22
+        if longest <= 16
+        else 14
+        if longest <= 32
+        else max(3, 448 // longest)
+    )
     widest_key = max(width_of(k, SMALL) for k in keys)
     step = math.ceil(15 / cell)
     slanted = widest_key > cell * step - 3
@@ -153,7 +177,45 @@ def one_map(
             panel.text(x, top - 7, keys[j], "m", SMALL)
     for i in range(0, rows, step):
         panel.text(left - 8, top + (i + 0.5) * cell + 4.3, queries[i], "e", SMALL)
-    gap = 1 if cell >= 14 else 0
+    panel.width = left + max(columns * cell + max(2, overhang), width_of(head), width_of(columns_title, SMALL)) + 2
+    panel.height = top + rows * cell + 6
+    return Frame(panel, left, top, cell, 1 if cell >= 14 else 0)
+
+
+def one_mask(
+    mask: list[list[bool]], queries: list[str], keys: list[str], name: str, texts: dict, values: bool
+) -> Panel:
+    """A mask (L, S), where it is True, in cells as large as those of its maps."""
+    frame = framed(queries, keys, name, texts, values)
+    panel, left, top, cell, gap = frame.panel, frame.left, frame.top, frame.cell, frame.gap
+    places = [(i, j) for i, row in enumerate(mask) for j, value in enumerate(row) if value]
+    side = trim(cell - gap)
+    corners = (f"M{trim(left + j * cell + gap / 2)} {trim(top + i * cell + gap / 2)}" for i, j in places)
+    panel.path("".join(f"{corner}h{side}v{side}h-{side}z" for corner in corners), "tr")
+    panel.rect(left, top, len(keys) * cell, len(queries) * cell, "b")
+    if cell == WITH_NUMBERS:
+        for i, j in places:
+            panel.text(left + (j + 0.5) * cell, top + (i + 0.5) * cell + 4.3, "True", "z m", SMALL)
+    return panel
+
+
+def one_map(
+    weights: list[list[float]],
+    queries: list[str],
+    keys: list[str],
+    head: str,
+    note: str,
+    texts: dict,
+    top_value: float,
+    values: bool,
+) -> Panel:
+    """One head's weights (L, S), `top_value` in full colour; with their numbers if `values`, where cells have room.
+
+    Below them stands a note.
+    """
+    frame = framed(queries, keys, head, texts, values)
+    panel, left, top, cell, gap = frame.panel, frame.left, frame.top, frame.cell, frame.gap
+    values = cell == WITH_NUMBERS
     shades, crossed, numbers = {}, [], {"": [], "y": [], "u": []}
     for i, row in enumerate(weights):
         for j, value in enumerate(row):
@@ -176,29 +238,27 @@ def one_map(
     for shade in sorted(shades):
         panel.path("".join(shades[shade]), extra=opacity(shade))
     panel.add("</g>")
-    panel.rect(left, top, columns * cell, rows * cell, "b")
+    panel.rect(left, top, len(keys) * cell, len(queries) * cell, "b")
     if crossed:
         panel.path("".join(crossed), "e")
     for turn, cells in numbers.items():
         if cells:
             at = f' transform="translate({trim(left + cell / 2)} {trim(top + cell / 2 + 4.3)})"'
             panel.add(f'<g class="{f"n z m {turn}".strip()}"{at}>' + "".join(cells) + "</g>")
-    panel.width = (
-        left
-        + max(columns * cell + max(2, overhang), width_of(head), width_of(columns_title, SMALL), width_of(note, SMALL))
-        + 2
-    )
-    panel.height = top + rows * cell + 6
     if note:
         panel.text(left, panel.height + 12, note, "a", SMALL)
+        panel.width = max(panel.width, left + width_of(note, SMALL) + 2)
         panel.height += 18
     return panel
 
 
 def tables(tensors: Tensors, labels: dict, texts: dict, words: dict[str, str], checked: tuple) -> Iterator[str]:
     """A table a head; of many weights one table of the keys that each query attends to most."""
-    _, maps, queries, keys, heads, notes = checked
+    _, maps, queries, keys, heads, notes, masks = checked
     corner = words["corner"].format(rows=texts["rows"], columns=texts["columns"])
+    for name, mask in masks.items():
+        lines = [[q, *map(str, row)] for q, row in zip(queries, mask, strict=True)]
+        yield table(f"{name}{words['colon']}{corner}", ["", *keys], lines)
     small = len(keys) <= MOST_COLUMNS and are_few(maps)
     if small:
         for head, weights, note in zip(heads, maps, notes, strict=True):
