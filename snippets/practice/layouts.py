@@ -212,6 +212,8 @@ undone = layer(shuffled, shuffled_bias, way_back)(x)
 assert not torch.allclose(undone, out)
 print(order, back)
 # --8<-- [end:order_wrong]
+swapped = torch.tensor([1, 0, 3, 2])
+assert torch.equal(swapped.argsort(), swapped)  # guard: an_order_that_undoes_itself
 exercise("order", out_proj_weight, forgotten=mha.out_proj.weight, rows=rows, way_back=way_back)
 
 # --8<-- [start:batch_try]
