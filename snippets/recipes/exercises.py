@@ -162,9 +162,9 @@ def _called(function, given, slopes):
 
 
 def _plain(value):
-    """A value without gradients; tuples become lists, tensors and numbers of one element stay what they are."""
+    """A value without gradients, on the CPU; tuples become lists."""
     if isinstance(value, Tensor):
-        return value.detach()
+        return value.detach().cpu()
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
