@@ -1,11 +1,13 @@
 """Exercises of a practice page: what its notebook carries, and what the build refuses."""
 
 import pytest
+import torch
 
 from builder import project
 from builder.pages import exercises
 
 SCRIPT = """\
+import torch
 from exercises import exercise, outcomes
 
 # --8<-- [start:mask_try]
@@ -95,3 +97,14 @@ def test_the_answers_are_not_read_by_accident(written):
         assert part not in cell
     (project.SNIPPETS / "practice/masks.py").write_text("x = 1\n", encoding="utf-8")
     assert exercises.cell("en", project.Path("practice/masks.md")) == ""
+
+
+@pytest.mark.parametrize(("language", "right"), [("en", "Right."), ("ja", "正解です。")])
+def test_a_page_s_cell_makes_its_checks_speak(written, language, right, capsys):
+    written()
+    names = {}
+    exec(exercises.cell(language, project.Path("practice/masks.md")), names)
+    future = torch.ones(2, 2).triu(1)
+    for answer in (future, future.T):
+        names["exercises"].check("mask", answer)
+    assert capsys.readouterr().out.splitlines() == [right, "This hides the past."]
