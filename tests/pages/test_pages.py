@@ -1,8 +1,12 @@
 """Checks on page sources: each one is shown to fail, with the message that a writer would read."""
 
+import inspect
 import json
+import re
 
 import pytest
+import torch
+from torch import nn
 
 import mkdocs_adapter
 from builder import order, project
@@ -497,3 +501,15 @@ def test_the_other_process_does_not_tell_the_same_faults_again(house, monkeypatc
     change(house, "docs/en/chapter/one.md", "y = x W", "y = W x")
     monkeypatch.setattr(project, "IS_CHILD", True)
     mkdocs_adapter.on_pre_build(None)
+
+
+@pytest.mark.parametrize("language", project.COMPLETE)
+def test_the_tables_of_arguments_have_every_one(language):
+    """Which there are, the page's script asks PyTorch; whether each has its row is asked here."""
+    text = (project.DOCS / language / "reference" / "arguments.md").read_text("utf-8")
+    tables = [re.findall(r"^\| ((?:`\w+`[、, ]*)+) \|", part, re.M) for part in text.split("\n## ")[1:4]]
+    found = [[name for cell in table for name in re.findall(r"`(\w+)`", cell)] for table in tables]
+    function = torch.ops.aten.scaled_dot_product_attention.default._schema
+    assert found[0] == [*inspect.signature(nn.MultiheadAttention).parameters]
+    assert sorted(found[1]) == sorted([*inspect.signature(nn.MultiheadAttention.forward).parameters][1:])
+    assert found[2] == [argument.name for argument in function.arguments]

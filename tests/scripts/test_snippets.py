@@ -117,6 +117,7 @@ RECORDED_ON = {
     "libraries.json": "weights/any-model.md",
     "model_types.json": "atlas/detective.md",
     "versions.json": "weights/per-head.md",
+    "weights/hugging_face.json": "weights/hugging-face.md",
     "weights/real_model.json": "weights/real-model.md",
 }
 
