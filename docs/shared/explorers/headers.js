@@ -155,7 +155,7 @@ function legacy(bytes) {
   return { format: "pickle", tensors: {}, calls: [...calls] };
 }
 
-const HARMLESS = /^(torch\._(utils|tensor)\._rebuild_\w+|collections\.OrderedDict|torch\.(Size|device|\w+Storage|\w+\d+\w*|bool)|torch\.storage\.\w+)$/;
+const HARMLESS = /^(torch\._(utils|tensor)\._rebuild_\w+|collections\.OrderedDict|torch\.(Size|device|bool|per_\w+|\w+(Storage|\d+\w*))|torch\.storage\.\w+)$/;
 const isList = Array.isArray;
 
 /** The value of a pickle with nothing called: { value, calls, end }. A call is { called, given, state }. */
