@@ -321,6 +321,7 @@ def test_a_formula_is_drawn_not_only_laid_out(reader, script):
 
 def test_a_whole_file_comes_when_its_box_is_opened(reader, server):
     """Until then, and without script, a link to it stands there."""
+    server.sent.clear()
     page = reader().open("en/weights/per-head/")
     assert not [path for path, *_ in server.sent if path.endswith(".txt")]
     box = page.locator("details.file").first
@@ -336,6 +337,7 @@ def test_a_whole_file_comes_when_its_box_is_opened(reader, server):
 
 def test_the_numbers_of_a_figure_come_when_they_are_asked_for(reader, server):
     """Until then, and without script, a link to them stands there."""
+    server.sent.clear()
     page = reader().open("en/weights/images/")
     assert not [path for path, *_ in server.sent if "/figure-" in path]
     box = page.locator("details.figure__numbers").first

@@ -228,5 +228,7 @@ if (globalThis.HTMLElement) {
     }
   }
 
-  customElements.define("rosetta-map", RosettaMap);
+  const define = () => customElements.define("rosetta-map", RosettaMap);
+  if (location.hash) define(); // before the browser looks for the section
+  else setTimeout(define); // not in the task in which Material sets out
 }
