@@ -48,28 +48,6 @@ def test_a_page_without_a_way_is_refused(ways):
     assert fault.message == "masks/causal is not there: say what it needs and where its reader goes next"
 
 
-def test_what_a_page_says(ways):
-    ways(
-        {
-            "layouts/rosetta": {
-                "needs": ["layouts/paper", "layouts/pytorch"],
-                "next": "layouts/cost",
-                "exercise": "practice/masks",
-            }
-        }
-    )
-    made = journey.put("<h1>Title</h1>\n<p>Text.</p>", Page("en", "layouts/rosetta.md"))
-    first, last = re.findall(r'<p class="page-(?:way|next)">.*?</p>', made)
-    assert first.startswith(
-        f'<p class="page-way">About {journey.minutes("en", "layouts/rosetta")} minutes · builds on <a href="../paper/">'
-    )
-    assert '<a href="../pytorch/">' in first
-    assert '<a href="../cost/">' in last
-    assert '<a href="../../practice/masks/">' in last
-    assert made.index("</h1>") < made.index(first) < made.index("Text.") < made.index(last)
-    assert journey.put("<h1>About</h1>", Page("en", "about.md")) == "<h1>About</h1>"
-
-
 @pytest.fixture
 def pages(monkeypatch, tmp_path):
     """A function that makes the pages of a language: {path without .md: Markdown}."""
@@ -82,6 +60,28 @@ def pages(monkeypatch, tmp_path):
             path.write_text(markdown)
 
     return make
+
+
+def test_what_a_page_says(pages, ways):
+    ways(
+        {
+            "layouts/rosetta": {
+                "needs": ["layouts/paper", "layouts/pytorch"],
+                "next": "layouts/cost",
+                "exercise": "practice/masks",
+            }
+        }
+    )
+    named = ["rosetta", "paper", "pytorch", "cost"]
+    pages({f"layouts/{name}": f"# {name} {{ #t }}" for name in named} | {"practice/masks": "# masks { #t }"})
+    made = journey.put("<h1>Title</h1>\n<p>Text.</p>", Page("en", "layouts/rosetta.md"))
+    first, last = re.findall(r'<p class="page-(?:way|next)">.*?</p>', made)
+    assert first.startswith('<p class="page-way">About 2 minutes · builds on <a href="../paper/">')
+    assert '<a href="../pytorch/">' in first
+    assert '<a href="../cost/">' in last
+    assert '<a href="../../practice/masks/">' in last
+    assert made.index("</h1>") < made.index(first) < made.index("Text.") < made.index(last)
+    assert journey.put("<h1>About</h1>", Page("en", "about.md")) == "<h1>About</h1>"
 
 
 WORDS = "word " * 200 * 5
