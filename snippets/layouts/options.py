@@ -1,7 +1,6 @@
 # --8<-- [start:setup]
 import torch
 from torch import nn
-from paper_layout import paper_layout
 from paper_module import PaperMultiheadAttention
 
 torch.manual_seed(12)
@@ -223,48 +222,6 @@ assert nothing is None
 print(f"average {tuple(average.shape)}")
 print(f"per_head {tuple(per_head.shape)}")
 # --8<-- [end:weights]
-
-# --8<-- [start:drop_in]
-layer = nn.TransformerEncoderLayer(E, H, 20, batch_first=True)
-model = nn.TransformerEncoder(layer, 2).double().eval()
-padding = torch.tensor([[False] * L, [False] * 3 + [True] * 2])
-expected = model(x, src_key_padding_mask=padding)
-with paper_layout() as paper:
-    output = model(x, src_key_padding_mask=padding)
-torch.testing.assert_close(output, expected)
-print(f"calls {paper.calls}")
-assert paper.calls == len(model.layers)
-# --8<-- [end:drop_in]
-from torch.nn import functional as F
-
-
-def of_the_model():
-    """What rewriting a model would change: classes, what a module carries of its own, and the functions behind them."""
-    return [(type(m), type(m).forward, sorted(vars(m))) for m in model.modules()], F.multi_head_attention_forward
-
-
-untouched = of_the_model()
-with paper_layout():
-    model(x, src_key_padding_mask=padding)
-    assert of_the_model() == untouched  # guard: nothing_is_rewritten
-
-# --8<-- [start:spread]
-E_wide = 512
-packed = nn.MultiheadAttention(E_wide, 8).in_proj_weight
-spread = {}
-for init in ("torch", "xavier"):
-    twin = PaperMultiheadAttention(E_wide, 8, init=init)
-    spread[init] = twin.W_q.std()
-    print(f"{init:7}{twin.W_q.std():.4f} {twin.W_q.abs().max():.4f}")
-print(f"packed {packed.std():.4f} {packed.abs().max():.4f}")
-ratio = spread["xavier"] / packed.std()
-assert abs(ratio / 2**0.5 - 1) < 0.01
-assert abs(spread["torch"] / packed.std() - 1) < 0.01
-# --8<-- [end:spread]
-show("ratio", f"{ratio:.3f}")
-bound = (6 / (E_wide + 3 * E_wide)) ** 0.5
-assert 0.999 * bound < packed.abs().max() <= bound  # guard: the_range_of_one_matrix
-assert abs(bound * 2**0.5 / (6 / (E_wide + E_wide)) ** 0.5 - 1) < 1e-12  # guard: the_formula
 
 # --8<-- [start:question]
 # kdim is the width that goes in, d_k the width that comes out
