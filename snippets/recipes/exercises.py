@@ -34,7 +34,7 @@ SAYS = {
     "ja": {
         "unanswered": "まだ答えがありません。",
         "right": "正解です。",
-        "kind": "求めているのは{expected}、渡されたのは{came}です。",
+        "kind": "必要なのは{expected}、渡されたのは{came}です。",
         "numbers": "{all}個のうち{count}個が違います。最初に違うのは{place}です。",
         "a function": "関数",
     },

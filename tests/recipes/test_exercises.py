@@ -123,7 +123,7 @@ def test_a_packed_page_is_opened_when_the_first_answer_comes(capsys):
         "まだ答えがありません。",
         "正解です。",
         "逆です。",
-        "求めているのはbool (4, 4)、渡されたのはfloat (2,)です。",
+        "必要なのはbool (4, 4)、渡されたのはfloat (2,)です。",
     ]
     assert "future" not in packed(CODE, SAYS)
     with pytest.raises(KeyError, match="there is no exercise 'other' here"):
