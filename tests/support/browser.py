@@ -150,7 +150,7 @@ def until(page, expression, argument=None, seconds=20):
 def visit(page, address):
     """Open an address and wait until it is loaded and asks for nothing more (a busy machine is idle before it is loaded)."""
     page.goto(address, wait_until="load", timeout=60_000)
-    page.wait_for_load_state("networkidle")
+    page.wait_for_load_state("networkidle", timeout=60_000)
     page.wait_for_timeout(300)
 
 
