@@ -62,7 +62,7 @@ def pages(monkeypatch, tmp_path):
     return make
 
 
-def test_what_a_page_says(pages, ways):
+def test_what_a_page_says(site, pages, ways):
     ways(
         {
             "layouts/rosetta": {
