@@ -7,7 +7,6 @@ from cached import cached
 from capture import attention_weights
 from kaomoji import CATEGORIES, PARTS, faces, interval, leave_one_out
 from kaomoji import tensors, trained, vocabulary
-from negation import trained_reader
 
 # a sum's order depends on the number of threads
 torch.set_num_threads(1)
@@ -294,78 +293,6 @@ show("most_moved", face[ranked[0]])
 show("least_moved", face[ranked[-1]])
 figure("characters", "bars", {"moved": moved[n, :L]}, labels={"categories": face})
 
-# --8<-- [start:toy_data]
-toys = {}
-for language in ("ja", "en"):
-    reader, words, examples = trained_reader(language)
-    x, held = tensors(examples["test"], words)
-    toys[language] = reader, examples["test"], x, held
-    each = {part: len(found) for part, found in examples.items()}
-    print(language, each, "vocab", len(words))
-    for text, label in examples["test"][:4]:
-        print(label, (" " if language == "en" else "").join(text))
-# --8<-- [end:toy_data]
-
-# --8<-- [start:toy_bag]
-for language, (_, examples, _, held) in toys.items():
-    sentences = [text for text, _ in examples]
-    grams = sorted({(token,) for text in sentences for token in text})
-    # (fours, 4, F): four sentences, one bag
-    fours = bags(sentences, grams).unflatten(0, (-1, 4))
-    assert torch.equal(fours, fours[:, :1].expand_as(fours))
-    # and two of the four are 1: half is all that a bag can have
-    assert held.unflatten(0, (-1, 4)).sum(1).unique().tolist() == [2]
-    print(language, tuple(fours.shape))
-# --8<-- [end:toy_bag]
-for language in toys:
-    shown = trained_reader(language)[2]
-    bag = {part: {tuple(sorted(text)) for text, _ in found} for part, found in shown.items()}
-    assert len(bag["train"] | bag["test"]) == len(bag["train"]) + len(bag["test"])  # guard: combinations_never_shown
-
-# --8<-- [start:toy_order]
-shares = {}
-for language, (reader, _, x, held) in toys.items():
-    unordered, _, _ = trained_reader(language, positions=False)
-    with torch.no_grad():
-        ordered, blind = reader(x), unordered(x)
-    # without positions the four are one to the encoder too
-    fours = blind.unflatten(0, (-1, 4))
-    torch.testing.assert_close(fours, fours[:, :1].expand_as(fours))
-    share = (ordered.argmax(1) == held).double().mean()
-    guessed = (blind.argmax(1) == held).double().mean()
-    print(f"{language} positions {share:.3f}, none {guessed:.3f}")
-    assert share > 0.8
-    assert guessed == 0.5
-    shares[language] = f"{share:.3f}", f"{guessed:.3f}"
-# --8<-- [end:toy_order]
-for language in toys:
-    show(f"{language}_ordered", shares[language][0])
-    show(f"{language}_blind", shares[language][1])
-    show(f"{language}_test", len(toys[language][1]))
-    show(f"{language}_all", sum(map(len, trained_reader(language)[2].values())))
-
-# --8<-- [start:toy_maps]
-pictures = {}
-for language, (reader, examples, x, held) in toys.items():
-    with attention_weights(reader) as recorded, torch.no_grad():
-        told_right = reader(x).argmax(1) == held
-    # the first four that are all told right
-    good = told_right.unflatten(0, (-1, 4)).all(1)
-    first = 4 * good.nonzero()[0].item()
-    text = examples[first][0]
-    # (layers, 4, H, L, L)
-    four = torch.stack(list(recorded.values()))[:, first : first + 4]
-    pictures[language] = first, four[..., : len(text), : len(text)]
-    print(language, first, tuple(pictures[language][1].shape))
-# --8<-- [end:toy_maps]
-for language, (first, four) in pictures.items():
-    text = toys[language][1][first][0]
-    axes = {"queries": text, "keys": text}
-    # the column that takes most, layer by layer
-    for layer, j in enumerate(four[:, 0].mean((1, 2)).argmax(-1).tolist()):
-        show(f"{language}_dark_{layer}", text[j])
-    figure(f"toy_{language}", "attention", {"weights": four[:, 0].flatten(0, 1)}, labels=axes)
-
 # --8<-- [start:answer]
 generator = torch.Generator().manual_seed(0)
 shuffled = []
@@ -386,6 +313,7 @@ show("shuffled", f"{kept:.3f}")
 import json
 
 from head_view import head_view
+from negation import trained_reader
 
 # what <head-view> draws: in each language the faces, and sentences of the language
 SHOWN = r"""
@@ -416,15 +344,20 @@ def view(language, group, text, weights, label, logits):
     )  # fmt: skip
 
 
-for language, (reader, sentences, x, held) in toys.items():
+for language in WORDS:
     views = []
     for name in SHOWN.split():
         at, size = texts["test"].index(list(name)), len(name)
         views.append(view(language, 0, list(name), maps[:, at, :, :size, :size], labels[at], logits[at]))
-    first, four = pictures[language]
-    with torch.no_grad():
-        four_logits = reader(x[first : first + 4])
-    for i in range(4):
-        views.append(view(language, 1, sentences[first + i][0], four[:, i], held[first + i], four_logits[i]))
+    # four sentences of the page on word order, the first that are all told right
+    reader, words, examples = trained_reader(language)
+    x, held = tensors(examples["test"], words)
+    with attention_weights(reader) as recorded, torch.no_grad():
+        said = reader(x)
+    first = 4 * (said.argmax(1) == held).unflatten(0, (-1, 4)).all(1).nonzero()[0].item()
+    for i in range(first, first + 4):
+        text = examples["test"][i][0]
+        four = torch.stack(list(recorded.values()))[:, i, :, : len(text), : len(text)]
+        views.append(view(language, 1, text, four, held[i], said[i]))
     start = {"example": 6, "head": 2, "query": 3}  # a face in which the heads part
     show(f"heads_{language}", json.dumps(sum(views[1:], views[0]).data() | {"start": start}, ensure_ascii=False))
