@@ -39,7 +39,9 @@ def main() -> None:
     error = (recorded - given).abs().max().item()
     between = (recorded - given.roll(1, -3)).abs().max().item()
     if not error <= ROUNDING < 100 * ROUNDING < between:
-        raise AssertionError(f"the maps differ from the model's own by {error:.1e}, those of other heads by {between:.1e}")
+        raise AssertionError(
+            f"the maps differ from the model's own by {error:.1e}, those of other heads by {between:.1e}"
+        )
     torch.testing.assert_close(recorded.sum(-1), torch.ones(recorded.shape[:-1]))
     record = {
         "made": made("make libraries", [*(f"snippets/recipes/{name}.py" for name in MADE_OF), "tools/hugging_face.py"]),
@@ -54,10 +56,15 @@ def main() -> None:
         "modules": list(maps),
         "asked_on_sdpa": repr(on_sdpa),
         "error": float(f"{error:.1e}"),
-        "maps": [[[[[round(w, 5) for w in row] for row in head] for head in text] for text in layer] for layer in recorded.tolist()],
+        "maps": [
+            [[[[round(w, 5) for w in row] for row in head] for head in text] for text in layer]
+            for layer in recorded.tolist()
+        ],
     }
     DATA.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"wrote {DATA.relative_to(DATA.parents[2])}: {len(maps)} layers, {recorded.shape[2]} heads, {error:.1e} from the model's own")
+    print(
+        f"wrote {DATA.relative_to(DATA.parents[2])}: {len(maps)} layers, {recorded.shape[2]} heads, {error:.1e} from the model's own"
+    )
 
 
 if __name__ == "__main__":
