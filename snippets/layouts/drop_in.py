@@ -53,6 +53,28 @@ nodes = [
 edges = [[ways[i][0], ways[j][0]] for i, j in ((0, 1), (1, 2), (2, 3), (2, 4), (3, 5), (4, 5))]
 figure("ways", "flow", {}, labels={"nodes": nodes, "edges": edges})
 
+# --8<-- [start:exchange]
+for layer in model.layers:
+    attention = layer.self_attn
+    layer.self_attn = PaperMultiheadAttention.from_torch(attention)
+# the encoder looked at its layers when it was built
+try:
+    model(x, src_key_padding_mask=padding)
+except AttributeError as error:
+    print(error)
+else:
+    raise AssertionError("the encoder did not remember")
+model.use_nested_tensor = False
+output = model(x, src_key_padding_mask=padding)
+torch.testing.assert_close(output, expected)
+# --8<-- [end:exchange]
+assert not isinstance(layer.self_attn, nn.MultiheadAttention)  # guard: no_multihead_attention
+import warnings
+
+with warnings.catch_warnings(action="ignore"):  # PyTorch says that it will not skip padding
+    rebuilt = nn.TransformerEncoder(layer, 1).eval()
+torch.testing.assert_close(rebuilt(x, src_key_padding_mask=padding), layer(x, src_key_padding_mask=padding))  # guard: built_after
+
 # --8<-- [start:spread]
 E_wide = 512
 packed = nn.MultiheadAttention(E_wide, 8).in_proj_weight
