@@ -51,6 +51,31 @@ assert seen == [[1, 2, 3, 4, 5], [3, 4, 5, 6, 7]]  # guard: what_the_figure_show
 torch.testing.assert_close(  # guard: same_where_lengths_are_equal
     attention(k, k, v, is_causal=True), attention(k, k, v, causal_lower_right(S, S)))
 
+# --8<-- [start:words]
+from running_example import TOKENS, W_K, W_Q, X
+
+# (H, 5, 5): head 0 looks back, head 1 looks on
+scores = (X @ W_Q) @ (X @ W_K).mT / 3**0.5
+free = scores.softmax(-1)
+past = torch.ones(5, 5, dtype=torch.bool).tril()
+causal = scores.masked_fill(~past, -torch.inf).softmax(-1)
+# the same as cut behind the softmax, each row divided by its sum
+cut = free * past
+torch.testing.assert_close(causal, cut / cut.sum(-1, keepdim=True))
+assert not torch.allclose(causal, cut)
+for head, name in enumerate(("cat", "black")):
+    row = TOKENS.index(name)
+    print(f"{name:5}", *(f"{w:.2f}" for w in free[head, row]))
+    print(f"{'':5}", *(f"{w:.2f}" for w in causal[head, row]))
+# --8<-- [end:words]
+black, cat = TOKENS.index("black"), TOKENS.index("cat")
+assert free[0, cat].argmax() == causal[0, cat].argmax() == torch.tensor(black)  # guard: looking_back_is_left
+assert free[1, black].argmax() == torch.tensor(cat)  # guard: looking_on_without_a_mask
+assert torch.equal(causal[1, black], torch.eye(5).double()[black])  # guard: nothing_but_itself_is_left
+torch.testing.assert_close(causal[:, -1], free[:, -1])  # guard: the_last_word_loses_nothing
+show("black_kept", f"{free[1, black, black]:.2f}")
+figure("words", "attention", {"past": past, "weights": causal}, labels={"queries": TOKENS, "keys": TOKENS})
+
 # --8<-- [start:cache]
 # all S positions at once, then only the last L of them, keys cached
 q_all = torch.randn(B, H, S, D, dtype=torch.float64)

@@ -21,8 +21,8 @@ class PaperMultiheadAttention(nn.Module):
     distributions of nn.MultiheadAttention, where W^Q, W^K, W^V are Xavier of one (3E, E) matrix unless kdim or vdim
     differ, and W^O is uniform within 1 / sqrt(fan_in).
 
-    It may stand in the place of self_attn in PyTorch's layers, which then take no fast path. It is no nn.MultiheadAttention:
-    code that asks isinstance does not know it.
+    It may stand in the place of self_attn in PyTorch's layers, which then take no fast path; of an nn.TransformerEncoder that
+    is built already, set use_nested_tensor = False. It is no nn.MultiheadAttention: code that asks isinstance does not know it.
 
     Raises ValueError for sizes that are not positive, unknown init; AssertionError if H must divide E and does not.
     """
