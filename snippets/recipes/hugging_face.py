@@ -2,7 +2,7 @@
 
     tokens, words, maps = heads_of("bert-base-uncased", ["one text", "another"])
     weights = maps["encoder.layer.0.attention.self"][0]  # (H, L, L) of the first text
-    by_word(weights, words[0])                           # (H, W, W)
+    names, whole = by_word(weights, words[0])            # W names, (H, W, W)
 
 A model's name may be a folder. Letters: B texts, H heads, L tokens of the longest text, W words.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 def heads_of(name: str, texts: list[str]) -> tuple[list, list, dict]:
     """Tokens and words of each text, and {module: (B, H, L, L)}.
 
-    words: for each token the number of its word, None if it has none.
+    words: for each token (number, text) of its word, None of a marker.
     """
     from capture import attention_weights
     from transformers import AutoModel, AutoTokenizer
@@ -27,7 +27,14 @@ def heads_of(name: str, texts: list[str]) -> tuple[list, list, dict]:
         model(**batch)
     name_of = tokenizer.convert_ids_to_tokens
     tokens = [name_of(ids) for ids in batch["input_ids"]]
-    words = [batch.word_ids(i) for i in range(len(texts))]
+    words = [
+        [
+            word if word is None
+            else (word, text[slice(*batch.word_to_chars(i, word))])
+            for word in batch.word_ids(i)
+        ]
+        for i, text in enumerate(texts)
+    ]  # fmt: skip
     return tokens, words, dict(maps)
 # --8<-- [end:heads]
 
@@ -47,12 +54,17 @@ def asked(name: str, texts: list[str], kernel: str = "eager") -> tuple:
 
 
 # --8<-- [start:by_word]
-def by_word(weights: Tensor, words: list[int | None]) -> Tensor:
-    """Weights of tokens (..., L, L) -> of words (..., W, W).
+def by_word(weights: Tensor, words: list, tokens: list | None = None):
+    """Names of words, and weights of tokens (..., L, L) as (..., W, W).
 
     To a word: the sum over its tokens. From a word: their mean.
-    ValueError if no token has a word.
+    Tokens without a word are left out, or stand for themselves if
+    `tokens` are given: then rows sum to 1.
+    ValueError if nothing is left.
     """
+    if tokens is not None:
+        own = [(~i, token) for i, token in enumerate(tokens)]
+        words = [w or o for w, o in zip(words, own, strict=True)]
     known = [i for i, word in enumerate(words) if word is not None]
     if not known:
         raise ValueError("expected words, got None for every token")
@@ -60,5 +72,6 @@ def by_word(weights: Tensor, words: list[int | None]) -> Tensor:
     number = {word: w for w, word in enumerate(order)}
     to = weights.new_zeros(len(words), len(number))  # (L, W)
     to[known, [number[words[i]] for i in known]] = 1
-    return (to / to.sum(0)).mT @ weights @ to
+    whole = (to / to.sum(0)).mT @ weights @ to
+    return [name for _, name in order], whole
 # --8<-- [end:by_word]

@@ -5,32 +5,34 @@ from hugging_face import by_word
 torch.manual_seed(23)
 # what a tokenizer says of "the tokenizer splits": pieces of words
 tokens = ["[CLS]", "the", "token", "##izer", "splits", "[SEP]"]
-words = [None, 0, 1, 1, 2, None]
+whole = (1, "tokenizer")
+words = [None, (0, "the"), whole, whole, (2, "splits"), None]
 H, L = 4, len(tokens)
 weights = torch.randn(H, L, L, dtype=torch.float64).softmax(-1)
 # --8<-- [end:setup]
 
 # --8<-- [start:by_word]
-whole = by_word(weights, words)  # (H, W, W)
+names, whole = by_word(weights, words)  # (H, W, W)
 # by hand, for "the" and "tokenizer"
 pieces = [2, 3]
 to_word = weights[:, 1, pieces].sum(-1)
 from_word = weights[:, pieces, 1].mean(-1)
 torch.testing.assert_close(whole[:, 0, 1], to_word)
 torch.testing.assert_close(whole[:, 1, 0], from_word)
-print("tokens", tuple(weights.shape), "words", tuple(whole.shape))
+print(tuple(weights.shape), tuple(whole.shape), *names)
 # --8<-- [end:by_word]
-swapped = by_word(weights.mT, words).mT
+swapped = by_word(weights.mT, words)[1].mT
 assert not torch.allclose(swapped, whole, atol=0.01)  # guard: sum_and_mean_are_not_the_other_way
 assert (swapped.sum(-1) - whole.sum(-1)).abs().max() > 0.1  # guard: the_other_way_rows_differ
 
 # --8<-- [start:question]
 left_out = weights[:, :, [0, 5]].sum(-1)  # (H, L): to [CLS], [SEP]
-# every token, its two markers too, as a word of its own or a part
-marked = by_word(weights, ["cls", 0, 1, 1, 2, "sep"])
+# markers stand for themselves
+names, marked = by_word(weights, words, tokens)
 torch.testing.assert_close(marked.sum(-1), torch.ones(H, 5).double())
 torch.testing.assert_close(whole[:, 0].sum(-1), 1 - left_out[:, 1])
 assert (whole.sum(-1) < 1).all()
+print(*names)
 print(whole.sum(-1)[0].numpy().round(2))
 # --8<-- [end:question]
 
@@ -106,14 +108,13 @@ figure(
 # the second text: one word in two pieces
 layer, head = found["after"]
 second = maps[layer, 1, head]
-of_words = by_word(second, record["words"][1])
-spoken = [[] for _ in range(len(of_words))]
-for token, word in zip(record["tokens"][1], record["words"][1], strict=True):
-    if word is not None:
-        spoken[word].append(token.removeprefix("##"))
-spoken = ["".join(parts) for parts in spoken]
+numbered = [word and tuple(word) for word in record["words"][1]]
+spoken, _ = by_word(second, numbered)
 assert spoken == record["texts"][1].split()  # guard: pieces_make_words
+marked, of_words = by_word(second, numbered, record["tokens"][1])
+assert marked == ["[CLS]", *spoken, "[SEP]"]  # guard: markers_stand_for_themselves
+assert (of_words.sum(-1) - 1).abs().max() < 1e-4  # guard: rows_of_words_sum_to_1
 assert len(spoken) < len(record["tokens"][1]) - 2  # guard: more_pieces_than_words
 show("pieced_word", spoken[1])
 figure("tokens", "attention", {"weights": second}, labels={"queries": record["tokens"][1], "keys": record["tokens"][1]})
-figure("words", "matrix", {"words": of_words}, labels={"rows": {"words": spoken}, "columns": {"words": spoken}, "digits": 2})
+figure("words", "attention", {"weights": of_words}, labels={"queries": marked, "keys": marked})

@@ -5,16 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from attention_map import attention_map
 from hugging_face import asked, by_word, heads_of
 from torch import nn
 from torch.nn import functional as F
 
-WORDS = [None, 0, 1, 1, 4, None]  # a word may be missing: 2 and 3 are what the tokenizer cut off
+# a word may be missing: 2 and 3 are what the tokenizer cut off
+WORDS = [None, (0, "a"), (1, "bc"), (1, "bc"), (4, "a"), None]
 
 
 def test_to_a_word_the_sum_and_from_it_the_mean():
     weights = torch.randn(2, 3, 6, 6, dtype=torch.float64).softmax(-1)
-    found = by_word(weights, WORDS)
+    names, found = by_word(weights, WORDS)
+    assert names == ["a", "bc", "a"]
     assert found.shape == (2, 3, 3, 3)
     for u, out_of in enumerate(([1], [2, 3], [4])):
         for v, into in enumerate(([1], [2, 3], [4])):
@@ -24,7 +27,18 @@ def test_to_a_word_the_sum_and_from_it_the_mean():
 
 def test_where_every_token_is_a_word_nothing_changes():
     weights = torch.rand(4, 4)
-    assert torch.equal(by_word(weights, [7, 8, 9, 10]), weights)
+    names, found = by_word(weights, [(7, "a"), (8, "a"), (9, "b"), (10, "c")])
+    assert names == ["a", "a", "b", "c"]
+    assert torch.equal(found, weights)
+
+
+def test_markers_may_stand_for_themselves():
+    weights = torch.randn(6, 6, dtype=torch.float64).softmax(-1)
+    names, found = by_word(weights, WORDS, ["[CLS]", "a", "b", "c", "a", "[SEP]"])
+    assert names == ["[CLS]", "a", "bc", "a", "[SEP]"]
+    torch.testing.assert_close(found.sum(-1), torch.ones(5).double())
+    torch.testing.assert_close(found[1:-1, 1:-1], by_word(weights, WORDS)[1])
+    attention_map(found, names)  # which refuses rows that do not sum to 1
 
 
 def test_without_words_there_is_nothing_to_say():
@@ -35,6 +49,9 @@ def test_without_words_there_is_nothing_to_say():
 class Batch(dict):
     def word_ids(self, i):
         return [None if token == 0 else n for n, token in enumerate(self["input_ids"][i].tolist())]
+
+    def word_to_chars(self, i, word):
+        return (word, word + 1)
 
 
 class Tokenizer:
@@ -80,7 +97,7 @@ def test_tokens_words_and_the_maps_that_the_model_gives_when_asked(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoModel=Model, AutoTokenizer=Tokenizer))
     tokens, words, maps = heads_of("a folder", ["cat", "horse"])
     assert tokens == [["c", "a", "t", "[PAD]", "[PAD]"], list("horse")]
-    assert words == [[0, 1, 2, None, None], [0, 1, 2, 3, 4]]
+    assert words == [[(0, "c"), (1, "a"), (2, "t"), None, None], list(enumerate("horse"))]
     ((_, recorded),) = maps.items()
     (own,) = asked("a folder", ["cat", "horse"])
     assert recorded.shape == (2, 2, 5, 5)
