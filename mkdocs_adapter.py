@@ -16,7 +16,7 @@ from mkdocs.structure.files import File
 from mkdocs.structure.toc import get_toc
 from mkdocs_jupyter.config import settings as jupyter
 
-from builder import kept, languages, order, project, second_language, staging, words
+from builder import archives, kept, languages, order, project, second_language, staging, words
 from builder.dialect import Dialect
 from builder.finished import markup, mathematics
 from builder.pages import banner, notebooks, reader
@@ -197,6 +197,8 @@ def on_files(files, config):
         add(path.relative_to(shared), shared)
     for path in sorted((project.SNIPPETS / "recipes").glob("*.py")):
         add(path.relative_to(project.SNIPPETS), project.SNIPPETS)
+    for name in archives.WHOLE:
+        files.append(File.generated(config, f"recipes/{name}.zip", content=archives.packed(name)))
     for name, module in markup.explorers_of_recipes().items():
         files.append(File.generated(config, f"explorers/{name}.js", content=module))
     files.append(File.generated(config, mathematics.STYLESHEET, content=mathematics.stylesheet()))

@@ -1,10 +1,12 @@
 """detective.py and headers.py: what names and shapes tell, what they leave open, and every format's header."""
 
+import io
 import json
 import os
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from detective import find, lines, nothing
 from detective_numbers import numbers
 from headers import header
 from torch import nn
+
+from builder import archives
 
 ROOT = Path(__file__).parents[2]
 
@@ -283,6 +287,18 @@ def test_the_command_line(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, env=os.environ)
     assert 'W_q of head 2: state["self_attn.in_proj_weight"][12:18].T' in done.stdout
     assert f'convert(state, "torch", "torch", num_heads={H})' in done.stdout
+
+
+def test_its_archive_runs_alone(tmp_path):
+    with zipfile.ZipFile(io.BytesIO(archives.packed("detective"))) as archive:
+        archive.extractall(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(files()["model.safetensors"][0])
+    command = [sys.executable, "-P", "detective.py", "model.safetensors", "--heads", str(H)]
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=alone)
+    assert "torch, MindSpore, open_clip" in done.stdout, done.stderr
+    numbers = [sys.executable, "-P", "-c", "import detective_numbers, convert_file"]  # what --numbers needs
+    assert subprocess.run(numbers, cwd=tmp_path, capture_output=True, env=alone).returncode == 0
 
 
 def test_numbers_are_read_under_the_names_that_are_told(tmp_path):
