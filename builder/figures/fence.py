@@ -72,7 +72,7 @@ def standing(fence: reader.Fence, page: Page) -> str:
     """The picture of a fence as one SVG that needs no page around it; empty where it cannot be drawn, which `draw` tells."""
     try:
         texts = texts_of("\n".join(fence.body))
-        data, _, _ = kept(fence.info.strip().removeprefix("figure").strip(), page.name)
+        data, _, _ = kept(fence.figure, page.name)
         panels, _ = _panels(data, texts, page.language)
     except Refused:
         return ""
@@ -197,7 +197,7 @@ def texts_of(source: str) -> dict:
 
 def draw(fence: reader.Fence, page: Page) -> str:
     """HTML of the figure that a fence of the page names; a paragraph and a fault of the page where it cannot be drawn."""
-    name = fence.info.strip().removeprefix("figure").strip()
+    name = fence.figure
     try:
         texts = texts_of("\n".join(fence.body))
         data, script, short = kept(name, page.name)

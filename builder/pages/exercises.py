@@ -34,26 +34,24 @@ class Registered(NamedTuple):
     mistakes: list[str]
 
 
+def _calls(source: str, function: str) -> dict[str, ast.Call]:
+    """{first argument: the call} of each statement of a script that calls a function by its bare name."""
+    values = (node.value for node in ast.parse(source).body if isinstance(node, ast.Expr))
+    calls = (value for value in values if isinstance(value, ast.Call) and getattr(value.func, "id", "") == function)
+    return {call.args[0].value: call for call in calls}
+
+
 def registered(source: str) -> dict[str, Registered]:
     """{name: what a script registers}."""
-    found = {}
-    for node in ast.parse(source).body:
-        call = node.value if isinstance(node, ast.Expr) else None
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "exercise":
-            mistakes = [keyword.arg for keyword in call.keywords if keyword.arg not in FORMS]
-            found[call.args[0].value] = Registered(node.lineno, mistakes)
-    return found
+    return {
+        name: Registered(call.lineno, [keyword.arg for keyword in call.keywords if keyword.arg not in FORMS])
+        for name, call in _calls(source, "exercise").items()
+    }
 
 
 def tried(source: str) -> dict[str, int]:
     """{name: line} of the empty cells of a script."""
-    return {
-        node.value.args[0].value: node.lineno
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Call)
-        and getattr(node.value.func, "id", "") == "check"
-    }
+    return {name: call.lineno for name, call in _calls(source, "check").items()}
 
 
 class _Solutions(ast.NodeTransformer):

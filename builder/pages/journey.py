@@ -173,7 +173,7 @@ def _line(starts: list[str], below: dict[str, list[str]], above: dict[str, str],
             following = sorted(below[one], key=lambda other: (-_size(other, below), other != ways()[one].get("next")))
             straight = following[0] if 0 < len(following) < 3 else None
             beside = [other for other in below[one] if other != straight]
-            items.append(f"<li>{_stop(one, above, page)}{_line(beside, below, above, page)}</li>")
+            items.append(f"<li>{_stop(one, below, above, page)}{_line(beside, below, above, page)}</li>")
             one = straight
     return f'<ol class="page-map no-terms">{"".join(items)}</ol>' if items else ""
 
@@ -182,15 +182,13 @@ def _size(page: str, below: dict[str, list[str]]) -> int:
     return 1 + sum(_size(other, below) for other in below[page])
 
 
-def _stop(one: str, above: dict[str, str], page: Page) -> str:
+def _stop(one: str, below: dict[str, list[str]], above: dict[str, str], page: Page) -> str:
     """A page on the map: its title, its minutes, what it is about, and what else of the chapter it builds on."""
     said = words.of("journey", page.language)
     source = project.DOCS.joinpath(page.language, f"{one}.md").read_text("utf-8")
     about = html.escape(reader.front_matter(source).get("description", ""))
-    needs = [other for other in ways()[one].get("needs", ()) if other != above.get(one)]
-    others = _leads(
-        page, (other for other in needs if other in chapter_of(page.name.removesuffix(".md"), page.language))
-    )
+    needs = (other for other in ways()[one].get("needs", ()) if other in below and other != above.get(one))
+    others = _leads(page, needs)
     also = said["also"].format(pages=others) if others else ""
     return f"{_lead(page, one)}{_aside(one, page.language)}<p>{about}{also}</p>"
 
