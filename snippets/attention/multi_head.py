@@ -158,23 +158,6 @@ assert layer.head_dim * h == E  # guard: narrower_heads
 show("parameters", parameters)
 show("multiply_adds", multiply_adds)
 
-# --8<-- [start:split_first]
-# (H, L, D): cut the features, then project each cut
-D = E // H
-W = 0.5 * torch.randn(D, D)
-split = Q.unflatten(-1, (H, D)).transpose(0, 1) @ W
-# (L, E): one matrix, zero outside the blocks, H times the same
-block_diagonal = torch.block_diag(*[W] * H)
-rejoined = split.transpose(0, 1).flatten(1)
-torch.testing.assert_close(rejoined, Q @ block_diagonal)
-# features of the second cut change: head 0 is deaf to them
-other = Q.clone()
-other[:, D : 2 * D] += 1
-split_other = other.unflatten(-1, (H, D)).transpose(0, 1) @ W
-assert torch.equal(split_other[0], split[0])
-assert not torch.allclose(other @ W_Q[0], Q @ W_Q[0], atol=0.1)
-# --8<-- [end:split_first]
-
 # --8<-- [start:question]
 # one head as wide as all of them: (E, H d_k)
 wide_Q, wide_K = torch.cat([*W_Q], -1), torch.cat([*W_K], -1)

@@ -81,6 +81,7 @@ assert found[sdpa] == projections, version
 assert found[fast_path] == 0, version
 # --8<-- [end:blind]
 import inspect
+import warnings
 
 from kernels import fused_calls
 from torch.utils.flop_counter import flop_registry
@@ -89,6 +90,11 @@ known = {str(kernel) for kernel in flop_registry}
 assert "aten._scaled_dot_product_flash_attention" in known  # guard: the_kernel_of_gpus
 assert "aten._scaled_dot_product_flash_attention_for_cpu" not in known  # guard: not_that_of_the_cpu
 assert found[sdpa] < found[packed]  # guard: as_if_it_worked_less
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    for way in (sdpa, fast_path):
+        multiply_adds(way, mha, x)
+assert told == []  # guard: nothing_warns
 
 # --8<-- [start:heads]
 calls = {}
