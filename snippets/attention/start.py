@@ -107,8 +107,15 @@ torch.testing.assert_close(V, X[:, :D])  # guard: value_is_three_columns
 figure(  # guard: product_of_keys
     "keys",
     "matrix",
-    {"K": K},
-    {"rows": {"K": TOKENS}, "groups": {"K": [{"role": "k", "head": 0, "of": torch.einsum("le,ed->ld", X, W_K[0])}]}},
+    {"W_0^K": W_K[0], "K": K, "W_0^V": W_V[0]},
+    {
+        "rows": {"W_0^K": COLUMNS, "K": TOKENS, "W_0^V": COLUMNS},
+        "groups": {
+            "W_0^K": [{"role": "k", "head": 0, "of": W_K.unbind(0)[0]}],
+            "K": [{"role": "k", "head": 0, "of": torch.einsum("le,ed->ld", X, W_K[0])}],
+            "W_0^V": [{"role": "v", "head": 0, "of": W_V.unbind(0)[0]}],
+        },
+    },
 )
 
 # --8<-- [start:scores]
@@ -120,7 +127,9 @@ print(f"dot products of row 1  {dots[1]}")
 print(f"scores of row 1        {scores[1]}")
 # --8<-- [end:scores]
 assert dots[cat].argmax() == black  # guard: black_is_highest
+show("top_terms", " + ".join(f"{q:.4g} × {k:.4g}" for q, k in zip(Q[cat], K[black], strict=True)))
 show("top_dot", f"{dots[cat, black]:.2f}")
+show("root", f"{D**0.5:.2f}")
 show("top_score", f"{scores[cat, black]:.2f}")
 
 # --8<-- [start:softmax]
@@ -136,6 +145,10 @@ assert torch.equal(A[nouns].argmax(-1), torch.tensor(adjectives))  # guard: each
 others = torch.cat([A[cat, :black], A[cat, black + 1 :]])
 assert A[cat, black] > 10 * others.max()  # guard: black_takes_most
 assert A[cat, black] > 2 * A[black, cat]  # guard: not_mutual
+assert A[black].argmax() == black  # guard: nothing_before_the_first
+show("top_power", f"{exponentials[black]:.1f}")
+show("sum_of_powers", f"{exponentials.sum():.1f}")
+show("black_to_itself", f"{A[black, black]:.2f}")
 show("black_to_cat", f"{A[black, cat]:.2f}")
 show("e", f"{torch.ones(()).exp():.3f}")
 show("top_weight", f"{A[cat, black]:.2f}")
@@ -156,6 +169,8 @@ print(f"output of word 4  {output[4]}")
 # --8<-- [end:output]
 assert output[cat, 2] < -0.7  # guard: cat_is_told_black
 assert output[dog, 2] > 0.7  # guard: dog_is_told_white
+terms = [f"{weight:.3f} × {value:.0f}" for weight, value in zip(A[cat], V[:, 2], strict=True) if value]
+show("colour_terms", " + ".join(terms).replace("-1", "(−1)"))
 show("cat_colour", f"{output[cat, 2]:.2f}".replace("-", "−"))
 show("dog_colour", f"{output[dog, 2]:.2f}")
 figure(  # guard: product_of_output
@@ -211,7 +226,10 @@ text = X[None]  # a batch of one
 answer, looks = mha(text, text, text, average_attn_weights=False)
 torch.testing.assert_close(answer[0], Y)
 torch.testing.assert_close(looks[0], torch.stack(maps))
-assert torch.equal(mha.in_proj_weight[D : 2 * D].T, W_Q[1])
+# head 1: its queries, E rows below them its keys, then its values
+for block, W in enumerate((W_Q, W_K, W_V)):
+    start = block * E + D
+    assert torch.equal(mha.in_proj_weight[start : start + D].T, W[1])
 # --8<-- [end:in_pytorch]
 
 # --8<-- [start:encoder]
