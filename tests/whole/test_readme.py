@@ -54,7 +54,7 @@ def test_the_pages_that_lean_on_more_than_their_build_are_counted_alike():
     """The about page links to each of them; the home page and the READMEs say how many there are."""
     for language, readme, count in (
         ("en", "README.md", r"(\w+) pages lean"),
-        ("ja", "README.ja.md", r"そろわないページが(\w)つ"),
+        ("ja", "README.ja.md", r"測ったページが(\w)つ"),
     ):
         about, home = (
             (ROOT / "docs" / language / f"{page}.md").read_text(encoding="utf-8") for page in ("about", "index")
