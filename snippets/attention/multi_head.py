@@ -72,12 +72,12 @@ print(result[:, 2:4])
 # --8<-- [end:words]
 black, cat, _, white, dog = range(5)
 assert A[0, [cat, dog]].argmax(-1).tolist() == [black, white]  # guard: nouns_find_adjectives
-assert A[1, [black, white]].argmax(-1).tolist() == [cat, dog]  # guard: adjectives_find_nouns
+assert A[1, [cat, dog]].argmax(-1).tolist() == [dog, cat]  # guard: nouns_find_nouns
 zero = torch.zeros(5).double()
 assert torch.equal(by_head[0][:, 3], zero)  # guard: head_0_writes_the_colour
 assert torch.equal(by_head[1][:, 2], zero)  # guard: head_1_writes_the_animal
 show("told_colour", f"{result[cat, 2]:.2f}".replace("-", "−"))
-show("told_animal", f"{result[black, 3]:.2f}".replace("-", "−"))
+show("told_animal", f"{result[cat, 3]:.2f}")
 
 # --8<-- [start:concat]
 # (H d_v, E): rows i d_v to (i + 1) d_v belong to head i

@@ -148,9 +148,16 @@ assert A[cat, black] > 2 * A[black, cat]  # guard: not_mutual
 assert A[black].argmax() == black  # guard: nothing_before_the_first
 show("top_power", f"{exponentials[black]:.1f}")
 show("sum_of_powers", f"{exponentials.sum():.1f}")
+show("dog_printed", f"{A[cat, dog]:.2f}")
+show("dog_weight", f"{A[cat, dog]:.3f}")
 show("black_to_itself", f"{A[black, black]:.2f}")
 show("black_to_cat", f"{A[black, cat]:.2f}")
 show("e", f"{torch.ones(()).exp():.3f}")
+for name, power in {"e_to_4": 4.0, "e_to_minus_1": -1.0}.items():
+    show(name, f"{torch.tensor(power).exp():.2f}")
+for name, column in {"back_1": 1, "back_2": 2}.items():
+    by_place = zip(places[cat, 4:], W_Q[0, 4:, column], strict=True)
+    show(name, " + ".join(f"{place:.2f} × {weight:.0f}" for place, weight in by_place).replace("-1", "(−1)"))
 show("top_weight", f"{A[cat, black]:.2f}")
 show("other_weight", f"{A[cat, white]:.2f}")
 show("top_percent", f"{100 * A[cat, black]:.0f}")
@@ -207,10 +214,16 @@ print(f"{tuple(side_by_side.shape)} -> {tuple(Y.shape)}")
 print(Y[:, 2:4])
 # --8<-- [end:heads]
 both = torch.stack(maps)
-assert both[1, adjectives].argmax(-1).tolist() == nouns  # guard: each_adjective_its_noun
+assert both[1, nouns].argmax(-1).tolist() == nouns[::-1]  # guard: each_noun_the_other
+assert both[0, cat, black] + both[1, cat, dog] > 1  # guard: no_room_in_one_row
+asks = [(X @ W_Q[i])[:, 0].nonzero()[:, 0].tolist() for i in range(H)]
+assert asks == [nouns, nouns]  # guard: nouns_ask_in_both
+turned = (X @ W_Q[1])[:, 1:]
+torch.testing.assert_close(turned, -2 * places[:, 4:])  # guard: away_from_its_place
 show("heads", H)
-show("black_animal", f"{Y[black, 3]:.2f}".replace("-", "−"))
-assert Y[black, 3] < -0.7  # guard: black_is_told_cat
+show("to_the_other", f"{both[1, cat, dog]:.2f}")
+show("cat_animal", f"{Y[cat, 3]:.2f}")
+assert Y[cat, 3] > 0.7  # guard: cat_is_told_dog
 figure("heads", "attention", {"weights": both}, {"queries": TOKENS, "keys": TOKENS})
 
 # --8<-- [start:in_pytorch]

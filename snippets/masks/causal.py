@@ -54,7 +54,7 @@ torch.testing.assert_close(  # guard: same_where_lengths_are_equal
 # --8<-- [start:words]
 from running_example import TOKENS, W_K, W_Q, X
 
-# (H, 5, 5): head 0 looks back, head 1 looks on
+# (H, 5, 5): head 0 looks back, head 1 back and on
 scores = (X @ W_Q) @ (X @ W_K).mT / 3**0.5
 free = scores.softmax(-1)
 past = torch.ones(5, 5, dtype=torch.bool).tril()
@@ -63,17 +63,19 @@ causal = scores.masked_fill(~past, -torch.inf).softmax(-1)
 cut = free * past
 torch.testing.assert_close(causal, cut / cut.sum(-1, keepdim=True))
 assert not torch.allclose(causal, cut)
-for head, name in enumerate(("cat", "black")):
-    row = TOKENS.index(name)
-    print(f"{name:5}", *(f"{w:.2f}" for w in free[head, row]))
-    print(f"{'':5}", *(f"{w:.2f}" for w in causal[head, row]))
+row = TOKENS.index("cat")
+for head in range(2):
+    print(f"head {head} ", *(f"{w:.2f}" for w in free[head, row]))
+    print("       ", *(f"{w:.2f}" for w in causal[head, row]))
 # --8<-- [end:words]
-black, cat = TOKENS.index("black"), TOKENS.index("cat")
+black, cat, dog = (TOKENS.index(name) for name in ("black", "cat", "dog"))
 assert free[0, cat].argmax() == causal[0, cat].argmax() == torch.tensor(black)  # guard: looking_back_is_left
-assert free[1, black].argmax() == torch.tensor(cat)  # guard: looking_on_without_a_mask
-assert torch.equal(causal[1, black], torch.eye(5).double()[black])  # guard: nothing_but_itself_is_left
+assert free[1, cat].argmax() == torch.tensor(dog)  # guard: looking_on_without_a_mask
+assert causal[1, cat].argmax() == torch.tensor(cat)  # guard: itself_is_left
+assert free[1, dog].argmax() == causal[1, dog].argmax() == torch.tensor(cat)  # guard: the_other_is_past
 torch.testing.assert_close(causal[:, -1], free[:, -1])  # guard: the_last_word_loses_nothing
-show("black_kept", f"{free[1, black, black]:.2f}")
+show("cat_kept", f"{free[1, cat, cat]:.2f}")
+show("cat_now", f"{causal[1, cat, cat]:.2f}")
 figure("words", "attention", {"past": past, "weights": causal}, labels={"queries": TOKENS, "keys": TOKENS})
 
 # --8<-- [start:cache]

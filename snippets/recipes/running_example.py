@@ -3,7 +3,7 @@
     from running_example import X, W_Q, W_K, W_V, W_O
 
 Nothing here is trained. The numbers are chosen, so that one can see what each is for; a model finds its own in training.
-In head 0 a noun asks for the adjective just before it, in head 1 an adjective for the noun just after it.
+In head 0 a noun asks for the adjective just before it, in head 1 for the other noun.
 Letters: L words, E numbers a word, H heads, D = E // H. TOKENS are for figures, and pages say them in their own language.
 PyTorch 2.13.
 """
@@ -42,11 +42,11 @@ adjective, noun, colour, animal = range(4)
 W_Q, W_K, W_V = torch.zeros(3, 2, 6, 3).double()
 # head 0: a noun asks, an adjective answers
 W_Q[0, noun, 0] = W_K[0, adjective, 0] = 2
-# head 1: an adjective asks, a noun answers
-W_Q[1, adjective, 0] = W_K[1, noun, 0] = 2
-# a query's place is turned by a step: back, or on
+# head 1: a noun asks, a noun answers
+W_Q[1, noun, 0] = W_K[1, noun, 0] = 2
+# a query's place is turned: one step back, or right round
 W_Q[0, 4:, 1:] = torch.tensor([[1, -1], [1, 1]])
-W_Q[1, 4:, 1:] = torch.tensor([[1, 1], [-1, 1]])
+W_Q[1, 4:, 1:] = torch.tensor([[-2, 0], [0, -2]])
 W_K[:, 4:, 1:] = torch.tensor([[2, 0], [0, 2]])
 # what is handed on: the kind, and the colour or the animal
 W_V[:, adjective, 0] = W_V[:, noun, 1] = 1

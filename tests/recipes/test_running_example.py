@@ -29,7 +29,7 @@ def test_words_and_places_have_columns_of_their_own():
 
 def test_each_head_finds_what_it_asks_for():
     A, _ = heads()
-    for head, rows in enumerate([{cat: black, dog: white}, {black: cat, white: dog}]):
+    for head, rows in enumerate([{cat: black, dog: white}, {cat: dog, dog: cat}]):
         for query, key in rows.items():
             assert A[head, query].argmax() == key
             assert A[head, query, key] > 0.8
