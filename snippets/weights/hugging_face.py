@@ -61,7 +61,7 @@ assert (maps.sum(-1) - 1).abs().max() < 1e-4  # guard: rows_sum_to_1
 assert record["texts"][0] == " ".join(TOKENS)  # guard: the_running_example
 
 # the first text: [CLS], five words, [SEP], and one [PAD]
-n = length - record["tokens"][0].count("[PAD]")
+n = len(record["tokens"][0])
 first = maps[:, 0, :, :n, :n]  # (layers, H, L, L) without padding
 inner = first[:, :, 1:-1]  # rows of words
 assert record["tokens"][0][1:-1][: len(TOKENS)] == TOKENS  # guard: a_token_a_word
@@ -89,11 +89,29 @@ found["nouns"] = divmod(int(to_nouns.argmax()), many)
 show("nouns_head", f"{found['nouns'][0]}.{found['nouns'][1]}")
 show("nouns_share", f"{to_nouns.max():.2f}")
 assert to_nouns.max() > 0.5  # guard: one_looks_at_nouns
-shares = looks["[CLS]"].mean(-1)  # (layers,)
+# the same over other sentences, and what the model loses without a head of the first layer
+before, after, to_cls = torch.tensor(record["looks"])  # each (layers, H)
+show("sentences", record["sentences"])
+show("before_held", f"{before[found['before']]:.2f}")
+show("after_held", f"{after[found['after']]:.2f}")
+show("cls_held", f"{to_cls[found['[CLS]']]:.2f}")
+assert before[found["before"]] > 0.99  # guard: one_keeps_its_name
+assert looks["after"].max() - after[found["after"]] > 0.05  # guard: the_next_one_less
+assert looks["[CLS]"].max() - to_cls[found["[CLS]"]] > 0.2  # guard: cls_far_less
+shares = to_cls.mean(-1)  # (layers,)
+evenly = sum(1 / own for own in record["tokens_of_sentences"]) / record["sentences"]
 show("least_cls", f"{shares.min():.2f}")
 show("most_cls", f"{shares.max():.2f}")
-show("cls_of_the_evenly", f"{1 / n:.2f}")
-assert shares.min() > 2 / n  # guard: more_than_twice_an_even_share
+show("cls_of_the_evenly", f"{evenly:.2f}")
+assert shares.min() > 2 * evenly  # guard: more_than_twice_an_even_share
+left = torch.tensor(record["without"])  # (H,), of layer 0
+layer, head = found["before"]
+others = torch.cat([left[:head], left[head + 1 :]])
+show("left", f"{left[head]:.3f}")
+show("left_at_least", f"{others.min():.3f}")
+show("left_at_most", f"{others.max():.3f}")
+assert layer == 0 and (others < left[head]).sum() > 3  # guard: others_are_missed_more
+assert left.min() > 0.98  # guard: hardly_missed
 figure(
     "heads",
     "attention",
@@ -116,5 +134,11 @@ assert marked == ["[CLS]", *spoken, "[SEP]"]  # guard: markers_stand_for_themsel
 assert (of_words.sum(-1) - 1).abs().max() < 1e-4  # guard: rows_of_words_sum_to_1
 assert len(spoken) < len(record["tokens"][1]) - 2  # guard: more_pieces_than_words
 show("pieced_word", spoken[1])
+pieces = [i for i, word in enumerate(numbered) if word and word[1] == spoken[1]]
+itself = marked.index(spoken[1])
+show("to_itself", f"{of_words[itself, itself]:.2f}")
+show("pieces_to_themselves", f"{second[pieces, pieces].mean():.2f}")
+assert of_words[itself, itself] > 10 * second[pieces, pieces].mean()  # guard: one_piece_looks_at_the_other
+assert record["words_of_a_sentence"][2:5] == ["doesn", "'", "t"]  # guard: three_words
 figure("tokens", "attention", {"weights": second}, labels={"queries": record["tokens"][1], "keys": record["tokens"][1]})
 figure("words", "attention", {"weights": of_words}, labels={"queries": marked, "keys": marked})

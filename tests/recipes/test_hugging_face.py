@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from attention_map import attention_map
-from hugging_face import asked, by_word, heads_of
+from hugging_face import asked, by_word, heads_of, pictures, without_head
 from torch import nn
 from torch.nn import functional as F
 
@@ -46,7 +46,17 @@ def test_without_words_there_is_nothing_to_say():
         by_word(torch.rand(2, 2), [None, None])
 
 
+def test_padding_is_cut_off():
+    weights = torch.randn(2, 8, 8).softmax(-1)
+    names, found = by_word(weights, WORDS)
+    torch.testing.assert_close(found, by_word(weights[:, :6, :6], WORDS)[1])
+    assert found.shape[-1] == len(names)
+
+
 class Batch(dict):
+    def to(self, device):
+        return self
+
     def word_ids(self, i):
         return [None if token == 0 else n for n, token in enumerate(self["input_ids"][i].tolist())]
 
@@ -62,8 +72,8 @@ class Tokenizer:
         assert name == "a folder"
         return cls()
 
-    def __call__(self, texts, padding, return_tensors):
-        assert (padding, return_tensors) == (True, "pt")
+    def __call__(self, texts, padding, padding_side, truncation, return_tensors):
+        assert (padding, padding_side, truncation, return_tensors) == (True, "right", True, "pt")
         rows = nn.utils.rnn.pad_sequence([torch.tensor([ord(c) - 96 for c in text]) for text in texts], True)
         return Batch(input_ids=rows, attention_mask=(rows > 0).long())
 
@@ -75,7 +85,8 @@ class Model(nn.Module):
     def __init__(self, kernel):
         super().__init__()
         self.layer, self.embed, self.kernel = nn.Module(), nn.Embedding(27, 8), kernel
-        self.layer.attention = nn.Linear(8, 24)
+        self.layer.attention, self.layer.output = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.device = self.embed.weight.device
 
     @classmethod
     def from_pretrained(cls, name, attn_implementation="sdpa"):
@@ -87,19 +98,59 @@ class Model(nn.Module):
         q, k, v = self.layer.attention(self.embed(input_ids)).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
         seen = attention_mask[:, None, None].bool()
         if self.kernel != "eager":
-            F.scaled_dot_product_attention(q, k, v, seen)
-            return SimpleNamespace(attentions=())
+            heads = F.scaled_dot_product_attention(q, k, v, seen)
+            return SimpleNamespace(attentions=(), output=self.layer.output(heads.transpose(1, 2).flatten(2)))
         weights = (q @ k.mT / 2).masked_fill(~seen, -torch.inf).softmax(-1)
         return SimpleNamespace(attentions=(weights,) if output_attentions else None)
 
 
-def test_tokens_words_and_the_maps_that_the_model_gives_when_asked(monkeypatch):
+@pytest.fixture
+def transformers(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace(AutoModel=Model, AutoTokenizer=Tokenizer))
+
+
+def test_tokens_words_and_the_maps_that_the_model_gives_when_asked(transformers):
     tokens, words, maps = heads_of("a folder", ["cat", "horse"])
-    assert tokens == [["c", "a", "t", "[PAD]", "[PAD]"], list("horse")]
-    assert words == [[(0, "c"), (1, "a"), (2, "t"), None, None], list(enumerate("horse"))]
+    assert tokens == [list("cat"), list("horse")]
+    assert words == [list(enumerate("cat")), list(enumerate("horse"))]
     ((_, recorded),) = maps.items()
     (own,) = asked("a folder", ["cat", "horse"])
     assert recorded.shape == (2, 2, 5, 5)
     torch.testing.assert_close(recorded, own)
     assert asked("a folder", ["cat", "horse"], "sdpa") == ()
+
+
+def test_a_model_that_is_loaded_already(transformers):
+    model, tokenizer = Model.from_pretrained("a folder").eval(), Tokenizer()
+    (again,) = heads_of(model, ["cat", "horse"], tokenizer)[2].values()
+    (named,) = heads_of("a folder", ["cat", "horse"])[2].values()
+    assert torch.equal(again, named)
+    with pytest.raises(ValueError, match="tokenizer: expected the model's own, got None"):
+        heads_of(model, ["cat"])
+    with pytest.raises(ValueError, match="texts: expected a list of str, got a str"):
+        heads_of(model, "cat", tokenizer)
+
+
+def test_a_picture_of_each_text_and_layer(transformers, tmp_path):
+    pictures("a folder", ["cat", "horse"], tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["text-0-layer-0.png", "text-1-layer-0.png"]
+
+
+def test_without_a_head_its_columns_of_the_projection_count_for_nothing():
+    model = Model.from_pretrained("").eval()
+    batch = Tokenizer()(["cat", "horse"], True, "right", True, "pt")
+    whole = model(**batch).output
+    with torch.no_grad(), without_head(model.layer.output, 1, 2):
+        without = model(**batch).output
+    assert torch.equal(model(**batch).output, whole)
+    with torch.no_grad():
+        model.layer.output.weight[:, 4:] = 0
+    torch.testing.assert_close(without, model(**batch).output)
+    assert not torch.allclose(without, whole, atol=0.01)
+
+
+def test_a_projection_that_is_never_called_is_told():
+    layer = nn.MultiheadAttention(8, 2)
+    x = torch.randn(3, 1, 8)
+    with pytest.raises(RuntimeError, match="projection: it was never called"), without_head(layer.out_proj, 0, 2):
+        layer(x, x, x)
