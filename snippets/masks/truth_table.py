@@ -323,6 +323,20 @@ _, by_floats = mha(query, memory, memory, key_padding_mask=floats, average_attn_
 expected = (scores + floats[:, None, None]).softmax(-1)
 torch.testing.assert_close(by_floats, expected)  # guard: float_padding_is_added_to_scores
 
+# --8<-- [start:padding_test]
+from checks import leaks_padding
+
+padded = torch.arange(L) >= torch.tensor([[5], [3]])  # (B, L)
+masks = {"padded": padded, "inverted": ~padded, "none": None,
+         "0 and 1": padded.double()}
+for name, given in masks.items():
+    report = leaks_padding(
+        lambda a, mask=given: encoder(a, src_key_padding_mask=mask),
+        query, padded)
+    print(f"{name:9} {report}")
+    assert bool(report) == (name != "padded")
+# --8<-- [end:padding_test]
+
 # --8<-- [start:question]
 # as tokenizers give it: 1 to keep, 0 to ignore
 attention_mask = (~padding).long()  # (B, S)

@@ -2,7 +2,7 @@
 
     attention_map(weights, tokens).savefig("heads.png")  # weights (H, L, S) or (L, S)
     attention_map(weights[:, query], grid=(h, w), extra=1).savefig("image.png")  # one query over a picture's patches
-    attention_overview(maps).savefig("model.png")  # what capture.py recorded
+    attention_overview(maps, tokens).savefig("model.png")  # what capture.py recorded, one sample, without its padding
 
 All panels of a figure share one scale, from 0 to the greatest weight in it, so that they can be compared. The colours grow
 in lightness only, so they hold for colour-blind eyes and in grey. Returns matplotlib.figure.Figure, without pyplot: nothing
@@ -77,19 +77,27 @@ def over_a_grid(weights, grid, extra):
 
 
 def attention_overview(
-    maps, *, sample=0, title=None, dark=False
+    maps, tokens=None, *, sample=0, title=None, dark=False
 ) -> Figure:
     """Every head of every layer: a row for each layer.
 
     maps: name -> weights (H, L, S) or (B, H, L, S), of which `sample` is
-    drawn; lengths may differ between layers.
+    drawn; lengths may differ between layers. tokens: those of the sample,
+    which all layers attend among; rows and columns behind them, its
+    padding, are cut off.
     """
     layers = {}
+    tokens = None if tokens is None else [str(token) for token in tokens]
     for name, weights in maps.items():
         if isinstance(weights, list):
             calls = f"{len(weights)} calls of {name!r}"
             raise ValueError(f"maps: expected one map a layer, got {calls}")
         chosen = weights[sample] if weights.dim() == 4 else weights
+        if tokens is not None:
+            n, shape = len(tokens), tuple(chosen.shape[-2:])
+            if shape[0] != shape[1] or shape[0] < n:
+                raise ValueError(f"maps[{name!r}]: expected a square of {n} tokens or more, got {shape[0]} by {shape[1]}")
+            chosen = chosen[..., :n, :n]
         layers[name] = checked(chosen, f"maps[{name!r}]")
     if not layers:
         raise ValueError("maps: expected at least one layer, got none")
@@ -99,7 +107,7 @@ def attention_overview(
         panels += list(heads)
         places.append(list(range(first, len(panels))))
         names += [f"{name}  {i}" if i == 0 else f"{i}" for i in range(len(heads))]
-    return draw(panels, places, names, None, None, title, dark)
+    return draw(panels, places, names, tokens, tokens, title, dark)
 
 
 # --8<-- [start:checked]
@@ -194,7 +202,7 @@ def draw(panels, places, names, queries, keys, title, dark, share=None) -> Figur
             bar = figure.colorbar(image, cax=beside)
         bar.ax.tick_params(colors=ink, labelfontfamily=fonts)
         bar.set_label("weight", color=ink)
-        figure.suptitle(title or "", color=ink)
+        figure.suptitle(title or "", color=ink, wrap=True)
     return figure
 
 

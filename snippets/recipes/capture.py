@@ -222,7 +222,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.model, self.options, self.maps, self.here = model, options, Maps(), Here()
         self.names = {id(module): name for name, module in model.named_modules()}
-        self.ran, self.closed, self.loud = False, False, set()
+        self.ran, self.closed, self.loud, self.otherwise = False, False, set(), set()
         self.thread = threading.get_ident()
         self.level, self.fake = vmap_level(), torch._guards.detect_fake_mode() is not None
         self.handles = [
@@ -367,6 +367,7 @@ class Recorder(TorchFunctionMode):
             self.skip(f"SDPA, not recomputed ({error})", loud=True)
             return result
         rows = self.unpacked(query, key, weights)
+        self.compare(attn_mask)
         kept = self.keep("scaled_dot_product_attention", rows)
         if not self.options.keep_grad:
             return plain()
@@ -375,6 +376,20 @@ class Recorder(TorchFunctionMode):
                 plain()
         return weighted(kept, weights, as_autocast(value))
     # --8<-- [end:attend]
+
+    def compare(self, attn_mask) -> None:
+        """Say where the fast path, which is left, would have given another answer than a last digit.
+
+        In evaluation without gradients nn.TransformerEncoderLayer hides every key whose float is not 0 (PyTorch 2.4 to 2.14).
+        """
+        layers = [f for f in self.here.frames if isinstance(f.module, nn.TransformerEncoderLayer)]
+        if not layers or attn_mask is None or attn_mask.dtype == torch.bool or self.fake or vmap_level(attn_mask):
+            return
+        name, layer = layers[-1].name, layers[-1].module
+        gradients = torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters())
+        if layer.training or gradients or layer.self_attn.num_heads % 2 or not (attn_mask.isfinite() & (attn_mask != 0)).any():
+            return
+        self.otherwise.add(repr(name))
 
     def pack(self, before, after) -> None:
         """Remember how many heads became rows."""
@@ -536,7 +551,13 @@ class Recorder(TorchFunctionMode):
                 f"{kind}: it ran, and no attention was seen in {where}. Not taken for attention: {others}. Was it called "
                 f"itself, as model(x)? {ADVICE}"
             )
-        elif loud := self.loud & self.maps.skipped.keys():
+        if self.otherwise:
+            warnings.warn(
+                f"{kind}: without recording, PyTorch's fast path takes the float mask of {', '.join(sorted(self.otherwise))} for a "
+                "boolean one: it hides every key whose float is not 0. Recorded, the floats were added to the scores, so the "
+                "output is another. torch.backends.mha.set_fastpath_enabled(False) adds them always", stacklevel=3,
+            )  # fmt: skip
+        if self.maps and (loud := self.loud & self.maps.skipped.keys()):
             warnings.warn(f"{kind}: recorded in part. Not taken: {'; '.join(sorted(loud))}. {ADVICE}", stacklevel=3)
 
 

@@ -1,6 +1,7 @@
-"""Three tests for an attention layer of your own: does it see the future, mix positions up, equal another one.
+"""Four tests for an attention layer of your own: does it see the future or the padding, mix positions up, equal another one.
 
     assert not leaks_future(lambda x: layer(x, causal=True), x)
+    assert not leaks_padding(lambda x: layer(x, padding), x, padding)
     assert permutation_equivariant(layer, x)
     assert same_function(mine, theirs, [(x,), (y,)])
 
@@ -51,6 +52,25 @@ def leaks_future(f: Layer, x: Tensor, tolerance=1e-6) -> Report:
     _require(most > 0, "f", "an output that depends on x", "a constant")
     return Report(worst > tolerance, worst, where)
 # --8<-- [end:leaks_future]
+
+
+# --8<-- [start:leaks_padding]
+def leaks_padding(
+    f: Layer, x: Tensor, padding: Tensor, tolerance=1e-6
+) -> Report:
+    """Does an output of a real position move when padding is redrawn?
+
+    x (B, L, E) -> f(x) (B, L, any width); padding (B, L), True there.
+    True is a leak.
+    """
+    before, real = _steady(f, x), ~_both_kinds(padding, x)
+    other = torch.where(real[..., None], x, _redrawn(x, slice(None)))
+    change = _differences(before, f(other)).amax(-1)  # (B, L)
+    worst = change.masked_fill(padding, -1)
+    b, i = divmod(worst.argmax().item(), x.shape[1])
+    most = worst[b, i].item()
+    return Report(most > tolerance, most, f"sample {b}, output {i}")
+# --8<-- [end:leaks_padding]
 
 
 # --8<-- [start:permutation_equivariant]
@@ -146,10 +166,18 @@ def _steady(f: Layer, x: Tensor) -> Tensor:
     return first
 
 
-def _redrawn(x: Tensor, j: int) -> Tensor:
+def _both_kinds(padding: Tensor, x: Tensor) -> Tensor:
+    """The padding (B, L) of x (B, L, E), after seeing that it has True and False."""
+    _require(padding.dtype == torch.bool, "padding", "torch.bool, True at padding", padding.dtype)
+    _require(padding.shape == x.shape[:-1], "padding", tuple(x.shape[:-1]), tuple(padding.shape))
+    _require(bool(padding.any() and not padding.all()), "padding", "some True and some False", "one of them")
+    return padding
+
+
+def _redrawn(x: Tensor, j: int | slice) -> Tensor:
     """x with position j moved at random, from a generator of its own: the caller's random numbers stay as they are."""
     other = x.detach().clone()
-    generator = torch.Generator().manual_seed(j)
+    generator = torch.Generator().manual_seed(j if isinstance(j, int) else 0)
     other[..., j, :] += torch.randn(other[..., j, :].shape, generator=generator).to(x)
     return other
 

@@ -172,6 +172,29 @@ def test_names_of_heads_that_do_not_fit_are_refused(weights):
         attention_map(weights, heads=["a", "b"])
 
 
+def test_an_overview_over_tokens_cuts_the_padding_off(weights):
+    padded = torch.zeros(2, 4, 8, 8)
+    padded[0, :, :5, :5] = torch.rand(4, 5, 5).softmax(-1)  # sample 1 is padding throughout
+    figure = attention_overview({"a": padded, "b": padded[0]}, "ABCDE")
+    for panel in panels(figure):
+        assert panel.images[0].get_array().shape == (5, 5)
+        assert [label.get_text() for label in panel.get_yticklabels()] == list("ABCDE")
+    with pytest.raises(ValueError, match=r"padding: cut it off"):
+        attention_overview({"a": padded})
+    with pytest.raises(ValueError, match=r"maps\['a'\]: expected a square of 9 tokens or more, got 8 by 8"):
+        attention_overview({"a": padded}, "ABCDEFGHI")
+
+
+def test_a_title_wider_than_the_figure_is_broken():
+    figure = attention_map(
+        torch.eye(3), title="the first head of the first layer on a sentence that is rather long, over words"
+    )
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_an_overview_of_nothing_or_of_several_calls_is_refused(weights):
     with pytest.raises(ValueError, match="at least one layer, got none"):
         attention_overview({})

@@ -4,6 +4,7 @@ import contextlib
 import math
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -709,3 +710,31 @@ def test_a_wrapped_function_of_pytorch(decorator, said):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert said in (done.stdout or done.stderr.splitlines()[-1]), done.stderr
     assert "arg 5 (closure)" not in done.stderr
+
+
+FLOATS = {
+    "zeros and ones": (lambda hidden: hidden.float(), True),
+    "minus infinity": (lambda hidden: torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf), False),
+    "booleans": (lambda hidden: hidden, False),
+}
+
+
+@pytest.mark.parametrize("argument", ["src_mask", "src_key_padding_mask"])
+@pytest.mark.parametrize("floats", FLOATS)
+@pytest.mark.parametrize("mode", ["train", "eval", "no_grad", "frozen"])
+def test_a_mask_that_the_fast_path_reads_otherwise_is_told(argument, floats, mode):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 8, 0.0, batch_first=True).train(mode == "train")
+    layer.requires_grad_(mode != "frozen")
+    make, otherwise = FLOATS[floats]
+    hidden = torch.zeros(2, 5, dtype=torch.bool)
+    hidden[1, 3:] = True
+    x, mask = torch.randn(2, 5, 8), make(hidden if "padding" in argument else torch.ones(5, 5).triu(1).bool())
+    with torch.set_grad_enabled(mode != "no_grad"):
+        plain = layer(x, **{argument: mask})
+        with warnings.catch_warnings(record=True) as told, attention_weights(layer):
+            warnings.simplefilter("always")
+            recorded = layer(x, **{argument: mask})
+    differs = otherwise and mode in ("no_grad", "frozen")
+    assert torch.allclose(recorded, plain, atol=1e-5) != differs
+    assert any("fast path takes the float mask of ''" in str(one.message) for one in told) == differs

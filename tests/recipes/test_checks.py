@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from checks import leaks_future, permutation_equivariant, same_function
+from checks import leaks_future, leaks_padding, permutation_equivariant, same_function
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -78,6 +78,48 @@ def test_what_a_leak_test_does_not_see_and_permutations_do():
     for bug in ("split", "merge", "split and merge"):
         assert not permutation_equivariant(Attention(bug, causal=False), x()), bug
     assert not permutation_equivariant(Attention(), x())  # a causal mask knows positions
+
+
+PADDING = torch.tensor([[False] * L, [False] * 4 + [True] * 2])
+
+
+def encoder(padding, **more):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(E, H, E, 0.0, batch_first=True).eval()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    return lambda a: layer(a, src_key_padding_mask=padding, **more)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_padding_that_is_seen_is_found(grad):
+    with torch.set_grad_enabled(grad):
+        assert not leaks_padding(encoder(PADDING), x(), PADDING)
+        for wrong in (~PADDING, None, torch.zeros(B, L), 0.5 * PADDING if grad else None):
+            report = leaks_padding(encoder(wrong), x(), PADDING)
+            assert report, wrong
+            assert report.difference > 0.01
+            assert report.where.startswith("sample 1, output "), "no padding in sample 0"
+            assert int(report.where.split()[-1]) < 4, "a real one"
+
+
+def test_a_sample_that_sees_another_ones_padding():
+    report = leaks_padding(lambda a: a + a.mean((0, 1)), x(), PADDING)
+    assert report
+
+
+@pytest.mark.parametrize(
+    ("padding", "sentence"),
+    [
+        (PADDING.float(), "padding: expected torch.bool, True at padding, got torch.float32"),
+        (PADDING[:, :5], r"padding: expected \(2, 6\), got \(2, 5\)"),
+        (PADDING & False, "padding: expected some True and some False, got one of them"),
+        (PADDING | True, "padding: expected some True and some False, got one of them"),
+    ],
+)
+def test_a_padding_that_tells_nothing_is_refused(padding, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        leaks_padding(lambda a: a, x(), padding)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
