@@ -88,14 +88,16 @@ stored, _ = rxnmapper_files()
 (layer,) = find({n: t.shape for n, t in stored.items()})
 print(*layer.readings[0].layouts, layer.num_heads)
 counted = numbers(layer, stored)
-print(*counted)
+print(*counted, sep="\n")
 to = "curated-transformers, split before"
 packed = convert(stored, "ALBERT", to, num_heads=8)
 (layer,) = find({n: t.shape for n, t in packed.items()}, num_heads=8)
 print(*(reading.layout.order.__name__ for reading in layer.readings))
 cut = numbers(layer, packed)
-print(*cut)
+print(*cut, sep="\n")
 # --8<-- [end:numbers]
+from convert import bias_of
+
 assert "number of heads: 8 " in counted[0]  # guard: heads_are_counted
 assert "(h t d)" in cut[0]  # guard: the_order_is_told
 renamed = {"in_proj_weight": packed[layer.names["qkv"]], "out_proj.weight": packed[layer.names["o"]]}
@@ -104,6 +106,23 @@ assert [one.layout.order.__name__ for one in believed.readings] == ["blocks qkv"
 disagreeing = numbers(believed, renamed)
 assert "(h t d)" in disagreeing[0]  # guard: the_numbers_disagree
 assert "names say otherwise" in disagreeing[1]  # guard: which_is_told
+# under names of nobody's: what it writes is Python, and converts the file back
+weights = {"qkv.weight": layer.names["qkv"], "out.weight": layer.names["o"]}
+nobodys = {new: packed[old] for new, old in weights.items()}
+nobodys |= {bias_of(new): packed[bias_of(old)] for new, old in weights.items()}
+(unknown,) = find({n: t.shape for n, t in nobodys.items()})
+told = numbers(unknown, nobodys)
+assert told[0] == "  by the numbers, number of heads: 8"  # guard: packed_heads_are_counted
+scope = {"convert": convert, "state": nobodys}
+exec("\n".join([*(line.strip() for line in told[-3:-1]), f"made = {told[-1].strip()}"]), scope)
+original = convert(stored, "ALBERT", "torch", num_heads=8)
+(prefix,) = {name.removesuffix("in_proj_weight") for name in original if name.endswith("in_proj_weight")}
+assert len(scope["made"]) == 4
+for name, tensor in scope["made"].items():
+    assert torch.equal(tensor, original[prefix + name])  # guard: the_layout_it_writes
+q, k, v = nobodys["qkv.weight"].unflatten(0, (8, 3, -1)).unbind(1)
+exchanged = nobodys | {"qkv.weight": torch.stack([k, q, v], 1).flatten(0, 2)}
+assert numbers(unknown, exchanged) == told  # guard: queries_for_keys
 
 # --8<-- [start:all]
 from atlas import shapes_of

@@ -5,11 +5,13 @@
     state = convert(state, "BERT", "torch", num_heads=12)  # every layer of a state dict
 
 A layout is a name of atlas.layouts(), or a Layout of your own. What stays as it is comes back bit for bit. Nothing is made up: a bias
-that was not there is zero, and one that the target has no place for is folded into another, has no effect, or is refused.
+that was not there is zero, one that is there and not in the layout is refused, and one that the target has no place for is folded
+into another, has no effect, or is refused.
 As a program: python convert.py model.safetensors --to torch --heads 12 -o out.safetensors (with convert_file.py beside it).
 Letters: H heads of queries, K of keys and values, E embed_dim, D head_dim. Needs paper_heads.py, atlas.py and layouts_*.py beside it.
 """
 
+import re
 from dataclasses import replace
 
 import torch
@@ -111,6 +113,8 @@ def to_paper(state: State, layout, num_heads, num_key_value_heads=None, prefix="
                 raise ValueError(f"{prefix}{name}: expected, and not among {', '.join(there[:12]) or 'no names'}")
             if tensor is None:
                 continue
+            if not bias and (left := bias_of(name)) not in layout.tensors and prefix + left in state:
+                raise ValueError(f"{prefix}{left}: it is there, and the layout has no axes for it")
             if part.axes == "e":
                 found["b_o"] = {0: tensor}
                 continue
@@ -124,6 +128,11 @@ def to_paper(state: State, layout, num_heads, num_key_value_heads=None, prefix="
         if not others:
             raise
         raise ValueError(f"{error}; names and shapes are those of {', '.join(others[:6])}") from None
+
+
+def bias_of(name: str) -> str:
+    """What the bias beside a matrix is called: in_proj_weight -> in_proj_bias, query.kernel -> query.bias."""
+    return re.sub(r"(weight|kernel)$", "bias", name)
 
 
 def completed(found, layout, H, K, prefix) -> Paper:

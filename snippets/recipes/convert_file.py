@@ -69,7 +69,8 @@ def source_of(state: State, config: dict, num_heads: int | None, prefix="") -> t
     readings = {reading.layouts for layer in found for reading in layer.readings}
     names = [name for reading in sorted(readings) for name in reading]
     if len(readings) != 1 or not names:
-        raise ValueError(f"--from: expected the layout, names and shapes leave {', '.join(names) or 'no known one'}")
+        way = "" if names else ": detective.py with --numbers may write you one, for convert() in Python"
+        raise ValueError(f"--from: expected the layout, names and shapes leave {', '.join(names) or 'no known one'}{way}")
     if len({layouts()[name].rotary for name in names}) > 1:
         raise ValueError(f"--from: expected the layout, these differ in what they rotate: {', '.join(names)}")
     heads = {layer.num_heads for layer in found}

@@ -224,11 +224,13 @@ if __name__ == "__main__":
     parser.add_argument("--heads", type=int, help="the number of heads, if no file says it")
     parser.add_argument("--head", type=int, default=0, help="the head to be found")
     parser.add_argument("--numbers", action="store_true", help="read the numbers too, and say what training left in them")
-    asked = parser.parse_args()
+    asked, OTHERWISE = parser.parse_args(), None
+    if asked.heads is not None and asked.heads < 1:
+        parser.error(f"--heads: expected 1 or more, got {asked.heads}")
     try:
         if asked.numbers:
             from convert_file import read
-            from detective_numbers import numbers
+            from detective_numbers import OTHERWISE, numbers
 
             state, config = read(asked.file)
             tensors = {name: tensor.shape for name, tensor in state.items()}
@@ -237,7 +239,12 @@ if __name__ == "__main__":
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
     found = find(tensors, config, asked.heads)
-    told = [line for layer in found for line in lines(layer, asked.heads, asked.head)]
-    if asked.numbers:
-        told += [line for layer in found if layer.readings for line in numbers(layer, state, asked.heads)]
+    told = []
+    for layer in found:
+        here, more = lines(layer, asked.heads, asked.head), []
+        if asked.numbers and layer.readings:
+            more = numbers(layer, state)
+        if OTHERWISE in more:  # then what to call would be wrong
+            here = [line for line in here if "convert(" not in line]
+        told += [*here, *more]
     print(*told or [nothing(tensors)], sep="\n")

@@ -423,3 +423,16 @@ def test_what_the_program_refuses(tmp_path, capsys, names, arguments, message):
         convert_file.main([str(tmp_path / "model.pt"), "--to", "torch", "-o", str(tmp_path / "out.pt"), *arguments])
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_a_bias_that_the_layout_does_not_declare_is_refused():
+    """It would be zero in what is made, and nobody would see it."""
+    E, H = 12, 3
+    mine = Layout("mine", "", {"qkv.weight": Part("qkv", "(n d) e"), "out.weight": Part("o", "e (n d)")}, order=groups)
+    state = {"attn.qkv.weight": torch.randn(3 * E, E), "attn.out.weight": torch.randn(E, E)}
+    assert set(convert(state, mine, "torch", H)) == {
+        f"attn.{name}" for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+    }
+    for name in ("attn.qkv.bias", "attn.out.bias"):
+        with pytest.raises(ValueError, match=f"^{name}: it is there, and the layout has no axes for it"):
+            convert(state | {name: torch.randn(3 * E)}, mine, "torch", H)

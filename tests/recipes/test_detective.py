@@ -337,3 +337,28 @@ def test_untrained_numbers_tell_nothing():
     (layer,) = find({name: tensor.shape for name, tensor in four.items()})
     assert layer.number == 3
     assert "number of heads: cannot be told" in numbers(layer, four)[0]
+    assert (
+        numbers(find({n: t.shape for n, t in state.items()})[0], state) == []
+    )  # no number of heads is surer than others
+
+
+@pytest.mark.parametrize(
+    ("heads", "told"),
+    [
+        (1, f"  by the numbers: rows of 1 head(s) in a width of {E} have nothing to be compared with"),
+        (E, f"  by the numbers: rows of {E} head(s) in a width of {E} have nothing to be compared with"),
+        (5, f"  by the numbers: 5 heads do not fit a width of {E}"),
+    ],
+)
+def test_a_number_of_heads_that_leaves_nothing_to_compare_is_told(heads, told):
+    state = {"attn.qkv.weight": torch.randn(3 * E, E), "attn.proj.weight": torch.randn(E, E)}
+    (layer,) = find({name: tensor.shape for name, tensor in state.items()})
+    assert numbers(layer, state, heads) == [told]
+
+
+@pytest.mark.parametrize("heads", ["0", "-3"])
+def test_a_number_of_heads_below_one_is_refused(heads):
+    command = [sys.executable, ROOT / "snippets" / "recipes" / "detective.py", "no such file", "--heads", heads]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"--heads: expected 1 or more, got {heads}" in done.stderr
