@@ -223,6 +223,11 @@ torch.testing.assert_close(dropped[left], A[left] / (1 - p))
 # --8<-- [end:dropout]
 assert 0.1 < (~left).double().mean() < 0.5  # guard: some_are_dropped
 assert not torch.allclose(dropped.sum(-1), A.sum(-1), atol=0.1)  # guard: rows_no_longer_sum_to_1
+with attention_weights(model.eval()) as evaluation:
+    model(x)
+first, second = ((whole[name] - evaluation[name]).abs().max() for name in evaluation)
+assert first < 1e-9  # guard: the_first_layer_is_that_of_evaluation
+assert second > 0.01  # guard: the_next_one_is_not
 
 # --8<-- [start:memory]
 def size(layers, B, H, L, S, each):
