@@ -38,6 +38,21 @@ def encoded(model, tokenizer, texts: list[str]):
     return tokenizer(texts, return_tensors="pt", **ways).to(model.device)
 
 
+def pieces(tokens: list[str], tokenizer) -> list:
+    """Words as heads_of has them, where the tokenizer is written in Python: what begins with ## goes on with the token before."""
+    markers, words = {*tokenizer.all_special_tokens} - {tokenizer.unk_token}, []
+    for token in tokens:
+        if token in markers:
+            words.append(None)
+        elif token.startswith("##") and words and words[-1]:
+            number, text = words[-1]
+            words = [(number, text + token[2:]) if word == (number, text) else word for word in words]
+            words.append((number, text + token[2:]))
+        else:
+            words.append((len(words), token))
+    return words
+
+
 # --8<-- [start:heads]
 def heads_of(model, texts: list[str], tokenizer=None):
     """Tokens and words of each text, and {module: (B, H, L, L)}.
@@ -56,11 +71,13 @@ def heads_of(model, texts: list[str], tokenizer=None):
         n = int(batch["attention_mask"][i].sum())
         ids = batch["input_ids"][i, :n]
         tokens.append(tokenizer.convert_ids_to_tokens(ids))
-        own = batch.word_ids(i)[:n]
+        if not tokenizer.is_fast:  # it does not know
+            words.append(pieces(tokens[i], tokenizer))
+            continue
         words.append([
             w if w is None
             else (w, text[slice(*batch.word_to_chars(i, w))])
-            for w in own
+            for w in batch.word_ids(i)[:n]
         ])  # fmt: skip
     return tokens, words, dict(maps)
 # --8<-- [end:heads]

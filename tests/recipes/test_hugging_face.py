@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from attention_map import attention_map
-from hugging_face import asked, by_word, heads_of, pictures, without_head
+from hugging_face import asked, by_word, heads_of, pictures, pieces, without_head
 from torch import nn
 from torch.nn import functional as F
 
@@ -66,6 +66,8 @@ class Batch(dict):
 
 class Tokenizer:
     """A letter is a token; 0 pads."""
+
+    is_fast, all_special_tokens, unk_token = True, ["[PAD]", "[CLS]", "[SEP]", "[UNK]"], "[UNK]"
 
     @classmethod
     def from_pretrained(cls, name):
@@ -129,6 +131,19 @@ def test_a_model_that_is_loaded_already(transformers):
         heads_of(model, ["cat"])
     with pytest.raises(ValueError, match="texts: expected a list of str, got a str"):
         heads_of(model, "cat", tokenizer)
+
+
+def test_a_tokenizer_that_does_not_know_its_words(transformers, monkeypatch):
+    """Those of Japanese BERTs are written in Python, and refuse word_ids()."""
+    monkeypatch.setattr(Tokenizer, "is_fast", False)
+    monkeypatch.setattr(Batch, "word_ids", None)
+    _, words, _ = heads_of("a folder", ["cat", "horse"])
+    assert [[text for _, text in own] for own in words] == [list("cat"), list("horse")]
+    tokens = ["[CLS]", "黒い", "猫", "と", "アテン", "##ショ", "##ン", "[UNK]", "[SEP]"]
+    found = pieces(tokens, Tokenizer)
+    assert found[0] is found[-1] is None
+    assert by_word(torch.eye(9), found)[0] == ["黒い", "猫", "と", "アテンション", "[UNK]"]
+    assert by_word(torch.eye(9), found, tokens)[0] == ["[CLS]", "黒い", "猫", "と", "アテンション", "[UNK]", "[SEP]"]
 
 
 def test_a_picture_of_each_text_and_layer(transformers, tmp_path):
