@@ -16,6 +16,7 @@ from builder.project import Fault
 from builder.scripts import records
 
 # The keys that a fence may carry, and which kinds read them.
+UNLIKELY = "numbersign"  # stands for # where YAML is not to see it
 REQUIRED = ("title", "description")
 KNOWN = sorted({text for kind in KINDS.values() for text in kind.texts})
 # The labels whose texts a page may say in its own words.
@@ -178,6 +179,8 @@ def texts_of(source: str) -> dict:
         refused = Refused(f"the YAML of a figure cannot be read: {problem} (quote a text with a colon)", by="page")
         refused.line = mark.line + 1 if mark else 0
         raise refused from None
+    if "#" in source and repr(yaml.safe_load(source.replace("#", UNLIKELY))).replace(UNLIKELY, "#") != repr(texts):
+        raise Refused("to YAML, what stands behind ' #' is a comment: quote a text that has one", by="page")
     if not isinstance(texts, dict):
         raise Refused("a figure needs at least the lines title: and description:", by="page")
     for key in REQUIRED:

@@ -797,6 +797,7 @@ def test_a_figure_that_is_only_quoted_stays_text(page):
         (f"```figure rosetta\n{BODY}colour: red\n```", 5, "does not know 'colour'"),
         (f"```figure rosetta\n{BODY}y: height\n```", 5, "figure 'rosetta': 'y' says nothing"),
         (f"```figure rosetta\n{BODY}rows: a: b\n```", 8, "quote a text with a colon"),
+        (f"```figure rosetta\n{BODY}rows: token and ##izer\n```", 5, "what stands behind ' #' is a comment"),
     ],
 )
 def test_faults_name_page_and_line(page, fence, line, message):
