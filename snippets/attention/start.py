@@ -128,9 +128,9 @@ print(f"scores of row 1        {scores[1]}")
 # --8<-- [end:scores]
 assert dots[cat].argmax() == black  # guard: black_is_highest
 show("top_terms", " + ".join(f"{q:.4g} × {k:.4g}" for q, k in zip(Q[cat], K[black], strict=True)))
-show("top_dot", f"{dots[cat, black]:.2f}")
-show("root", f"{D**0.5:.2f}")
-show("top_score", f"{scores[cat, black]:.2f}")
+show("top_dot", f"{dots[cat, black]:.3f}")
+show("root", f"{D**0.5:.3f}")
+show("top_score", f"{scores[cat, black]:.3f}")
 
 # --8<-- [start:softmax]
 exponentials = scores[1].exp()
@@ -146,18 +146,19 @@ others = torch.cat([A[cat, :black], A[cat, black + 1 :]])
 assert A[cat, black] > 10 * others.max()  # guard: black_takes_most
 assert A[cat, black] > 2 * A[black, cat]  # guard: not_mutual
 assert A[black].argmax() == black  # guard: nothing_before_the_first
-show("top_power", f"{exponentials[black]:.1f}")
-show("sum_of_powers", f"{exponentials.sum():.1f}")
+show("top_power", f"{exponentials[black]:.2f}")
+show("sum_of_powers", f"{exponentials.sum():.2f}")
+show("top_share", f"{A[cat, black]:.3f}")
+torch.testing.assert_close(A[cat, cat], A[cat, white])  # guard: nearer_but_no_adjective
 show("dog_printed", f"{A[cat, dog]:.2f}")
 show("dog_weight", f"{A[cat, dog]:.3f}")
 show("black_to_itself", f"{A[black, black]:.2f}")
 show("black_to_cat", f"{A[black, cat]:.2f}")
 show("e", f"{torch.ones(()).exp():.3f}")
-for name, power in {"e_to_4": 4.0, "e_to_minus_1": -1.0}.items():
-    show(name, f"{torch.tensor(power).exp():.2f}")
+show("e_to_minus_1", f"{torch.tensor(-1.0).exp():.2f}")
 for name, column in {"back_1": 1, "back_2": 2}.items():
     by_place = zip(places[cat, 4:], W_Q[0, 4:, column], strict=True)
-    show(name, " + ".join(f"{place:.2f} × {weight:.0f}" for place, weight in by_place).replace("-1", "(−1)"))
+    show(name, " + ".join(f"{place:.4f} × {weight:.0f}" for place, weight in by_place).replace("-1", "(−1)"))
 show("top_weight", f"{A[cat, black]:.2f}")
 show("other_weight", f"{A[cat, white]:.2f}")
 show("top_percent", f"{100 * A[cat, black]:.0f}")
