@@ -31,6 +31,8 @@ with torch.no_grad():
     torch.testing.assert_close(layer(x, src_mask=bias), added)
 torch.backends.mha.set_fastpath_enabled(True)
 # --8<-- [end:fast_path]
+from kernels import fused_calls
+
 padding = torch.zeros(B, L, dtype=torch.bool)
 padding[1, 3:] = True
 ones = padding.double()
@@ -38,8 +40,14 @@ infinite = torch.zeros(B, L).double().masked_fill(padding, -torch.inf)
 with torch.no_grad():
     by_ones, by_booleans, by_infinity = (layer(x, src_key_padding_mask=given) for given in (ones, padding, infinite))
     alone, _ = layer.self_attn(x, x, x, attn_mask=bias, need_weights=False)
+    kernels = [fused_calls(lambda: layer.self_attn(x, x, x, attn_mask=m, need_weights=False)) for m in (bias, bias != 0)]
+    once = layer(x, src_mask=bias, src_key_padding_mask=padding)
+    twice = layer(once, src_mask=bias, src_key_padding_mask=padding)
+assert torch.equal(once.isnan().all(-1), padding)  # guard: padded_places_are_nan
+assert torch.equal(twice.isnan().all(-1), torch.tensor([[False] * L, [True] * L]))  # guard: then_the_whole_sample
 torch.testing.assert_close(by_ones, by_booleans)  # guard: of_padding_too
 assert not torch.allclose(by_ones, layer(x, src_key_padding_mask=ones), atol=0.01)  # guard: padding_is_not_added
 torch.testing.assert_close(by_infinity, layer(x, src_key_padding_mask=infinite))  # guard: minus_infinity_is_read_alike
 itself, _ = layer.self_attn(x, x, x, attn_mask=bias, need_weights=False)
 torch.testing.assert_close(alone, itself)  # guard: the_module_adds
+assert [called.attention for called in kernels] == [0, 1]  # guard: on_its_slow_path

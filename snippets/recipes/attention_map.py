@@ -83,11 +83,12 @@ def attention_overview(
 
     maps: name -> weights (H, L, S) or (B, H, L, S), of which `sample` is
     drawn; lengths may differ between layers. tokens: those of the sample,
-    which all layers attend among; rows and columns behind them, its
-    padding, are cut off.
+    which all layers attend among, None for padding on the left; rows and
+    columns of padding are cut off.
     """
     layers = {}
-    tokens = None if tokens is None else [str(token) for token in tokens]
+    kept = [] if tokens is None else [i for i, token in enumerate(tokens) if token is not None]
+    labels = None if tokens is None else [str(tokens[i]) for i in kept]
     for name, weights in maps.items():
         if isinstance(weights, list):
             calls = f"{len(weights)} calls of {name!r}"
@@ -97,7 +98,7 @@ def attention_overview(
             n, shape = len(tokens), tuple(chosen.shape[-2:])
             if shape[0] != shape[1] or shape[0] < n:
                 raise ValueError(f"maps[{name!r}]: expected a square of {n} tokens or more, got {shape[0]} by {shape[1]}")
-            chosen = chosen[..., :n, :n]
+            chosen = chosen[..., kept, :][..., kept]
         layers[name] = checked(chosen, f"maps[{name!r}]")
     if not layers:
         raise ValueError("maps: expected at least one layer, got none")
@@ -107,7 +108,7 @@ def attention_overview(
         panels += list(heads)
         places.append(list(range(first, len(panels))))
         names += [f"{name}  {i}" if i == 0 else f"{i}" for i in range(len(heads))]
-    return draw(panels, places, names, tokens, tokens, title, dark)
+    return draw(panels, places, names, labels, labels, title, dark)
 
 
 # --8<-- [start:checked]
@@ -173,8 +174,9 @@ def draw(panels, places, names, queries, keys, title, dark, share=None) -> Figur
     side = max(2.4, 0.3 * max(panels[0].shape)) if labelled else 2.2
     words = [*names, title or "", *(queries or []), *(keys or [])]
     fonts = fonts_for("".join(words))
-    wide, high = size = side * across + 1.4, (side + 0.4) * len(places) + 0.8  # inches
     few = len(panels) <= MOST_MEASURED
+    long = 0 if few else 0.08 * max(map(len, [*(queries or []), *(keys or [])]), default=0)  # labels, which are not measured then
+    wide, high = size = (side + long) * across + 1.4, (side + long + 0.4) * len(places) + 0.8  # inches
     with rc_context({"font.family": fonts, "text.color": ink}):
         figure = Figure(size, layout="constrained" if few else None, facecolor=paper)
         axes = figure.subplots(len(places), across, squeeze=False)
@@ -184,7 +186,7 @@ def draw(panels, places, names, queries, keys, title, dark, share=None) -> Figur
                 axis.set_visible(False)
             for axis, number in zip(line, row, strict=False):
                 image = axis.imshow(panels[number].numpy(), cmap=colours, vmin=0, vmax=top, interpolation="nearest")
-                axis.set_title(names[number], fontsize=9, color=ink)
+                axis.set_title(names[number], fontsize=9, color=ink, parse_math=False)
                 finish(axis, ink, fonts, queries, keys)
                 down, right = ("query", "key") if share is None else ("row", "column")
                 if share is not None and share[number] > 0:
@@ -196,13 +198,13 @@ def draw(panels, places, names, queries, keys, title, dark, share=None) -> Figur
         if few:
             bar = figure.colorbar(image, ax=axes, shrink=0.8)
         else:
-            edges = {"left": 0.6 / wide, "right": 1 - 1.1 / wide, "bottom": 0.5 / high, "top": 1 - 0.7 / high}
-            figure.subplots_adjust(**edges, hspace=0.35)
+            edges = {"left": (0.6 + long) / wide, "right": 1 - 1.1 / wide, "bottom": (0.5 + long) / high, "top": 1 - 0.7 / high}
+            figure.subplots_adjust(**edges, hspace=0.35 + long / side, wspace=0.2 + long / side)
             beside = figure.add_axes((1 - 0.8 / wide, 0.25, 0.15 / wide, 0.5), label="<colorbar>")
             bar = figure.colorbar(image, cax=beside)
         bar.ax.tick_params(colors=ink, labelfontfamily=fonts)
         bar.set_label("weight", color=ink)
-        figure.suptitle(title or "", color=ink, wrap=True)
+        figure.suptitle(title or "", color=ink, wrap=True, parse_math=False)
     return figure
 
 
@@ -217,7 +219,7 @@ def finish(axis, ink, fonts, queries, keys):
             of.set_major_locator(MaxNLocator(5, integer=True))
         else:
             step = math.ceil(len(labels) / MOST_LABELS)
-            of.set_ticks(range(0, len(labels), step), labels[::step])
+            of.set_ticks(range(0, len(labels), step), labels[::step], parse_math=False)
     if keys is not None and max(map(len, keys), default=0) > 2:
         axis.tick_params(axis="x", rotation=90)
 

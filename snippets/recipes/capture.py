@@ -367,7 +367,7 @@ class Recorder(TorchFunctionMode):
             self.skip(f"SDPA, not recomputed ({error})", loud=True)
             return result
         rows = self.unpacked(query, key, weights)
-        self.compare(attn_mask)
+        self.compare(query, attn_mask)
         kept = self.keep("scaled_dot_product_attention", rows)
         if not self.options.keep_grad:
             return plain()
@@ -377,19 +377,23 @@ class Recorder(TorchFunctionMode):
         return weighted(kept, weights, as_autocast(value))
     # --8<-- [end:attend]
 
-    def compare(self, attn_mask) -> None:
-        """Say where the fast path, which is left, would have given another answer than a last digit.
+    def compare(self, query, attn_mask) -> None:
+        """Say where the fast path, which is left, would have given another answer than a last digit (PyTorch 2.4 to 2.14).
 
-        In evaluation without gradients nn.TransformerEncoderLayer hides every key whose float is not 0 (PyTorch 2.4 to 2.14).
+        An nn.TransformerEncoderLayer hides every key whose float is not 0 on it, and a row that sees nothing is NaN.
         """
-        layers = [f for f in self.here.frames if isinstance(f.module, nn.TransformerEncoderLayer)]
-        if not layers or attn_mask is None or attn_mask.dtype == torch.bool or self.fake or vmap_level(attn_mask):
+        frames = self.here.frames
+        layers = [f for f in frames if isinstance(f.module, nn.TransformerEncoderLayer)]
+        if not layers or attn_mask is None or self.fake or vmap_level(attn_mask) or len(frames[-1].leading) != 2:
             return
-        name, layer = layers[-1].name, layers[-1].module
-        gradients = torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters())
-        if layer.training or gradients or layer.self_attn.num_heads % 2 or not (attn_mask.isfinite() & (attn_mask != 0)).any():
+        asks = torch.is_grad_enabled() and (query.requires_grad or any(p.requires_grad for p in layers[-1].module.parameters()))
+        if asks or not fused(layers[-1].module):
             return
-        self.otherwise.add(repr(name))
+        hides = ~attn_mask if attn_mask.dtype == torch.bool else attn_mask < LOWEST
+        if hides.all(-1).any():
+            self.otherwise.add(f"a row of {layers[-1].name!r} that sees nothing is NaN")
+        if attn_mask.dtype != torch.bool and ((attn_mask != 0) & ~hides).any():
+            self.otherwise.add(f"the float mask of {layers[-1].name!r} hides every key whose float is not 0")
 
     def pack(self, before, after) -> None:
         """Remember how many heads became rows."""
@@ -553,14 +557,15 @@ class Recorder(TorchFunctionMode):
             )
         if self.otherwise:
             warnings.warn(
-                f"{kind}: without recording, PyTorch's fast path takes the float mask of {', '.join(sorted(self.otherwise))} for a "
-                "boolean one: it hides every key whose float is not 0. Recorded, the floats were added to the scores, so the "
-                "output is another. torch.backends.mha.set_fastpath_enabled(False) adds them always", stacklevel=3,
+                f"{kind}: the output is not the one without recording. On PyTorch's fast path, which recording leaves, "
+                f"{', and '.join(sorted(self.otherwise))}. torch.backends.mha.set_fastpath_enabled(False) leaves it always",
+                stacklevel=3,
             )  # fmt: skip
         if self.maps and (loud := self.loud & self.maps.skipped.keys()):
             warnings.warn(f"{kind}: recorded in part. Not taken: {'; '.join(sorted(loud))}. {ADVICE}", stacklevel=3)
 
 
+LOWEST = -1e4  # a float below it hides as minus infinity does
 UNUSED = (
     "a softmax that no product with values was seen to use",
     "a softmax of products of queries and keys, that no product with values was seen to use",
@@ -665,6 +670,17 @@ def is_parameter(tensor) -> bool:
 
 def is_compiled(module) -> bool:
     return hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+
+
+def fused(layer) -> bool:
+    """Whether PyTorch runs the nn.TransformerEncoderLayer as one, where nothing asks for gradients and nobody listens."""
+    attention = layer.self_attn
+    return (
+        not layer.training and torch.backends.mha.get_fastpath_enabled() and attention.batch_first
+        and attention._qkv_same_embed_dim and attention.in_proj_bias is not None and attention.num_heads % 2 == 0
+        and bool(layer.activation_relu_or_gelu) and layer.norm1.eps == layer.norm2.eps
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
+    )  # fmt: skip
 
 
 def nests(module) -> bool:

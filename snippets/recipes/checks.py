@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 Layer = Callable[[Tensor], Tensor]
+CONSTANT = "an output that depends on x", "a constant"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def leaks_future(f: Layer, x: Tensor, tolerance=1e-6) -> Report:
         for i, difference in enumerate(change[:j].tolist()):
             if difference > worst:
                 worst, where = difference, f"output {i}, input {j}"
-    _require(most > 0, "f", "an output that depends on x", "a constant")
+    _require(most > 0, "f", *CONSTANT)
     return Report(worst > tolerance, worst, where)
 # --8<-- [end:leaks_future]
 
@@ -63,10 +64,14 @@ def leaks_padding(
     x (B, L, E) -> f(x) (B, L, any width); padding (B, L), True there.
     True is a leak.
     """
-    before, real = _steady(f, x), ~_both_kinds(padding, x)
-    other = torch.where(real[..., None], x, _redrawn(x, slice(None)))
-    change = _differences(before, f(other)).amax(-1)  # (B, L)
+    real = ~_both_kinds(padding, x)
+    before = _steady(f, x, real)
+    redrawn = _draw(x, 0)
+    after = f(torch.where(real[..., None], x, redrawn))
+    change = _differences(before, after).amax(-1)  # (B, L)
     worst = change.masked_fill(padding, -1)
+    moved = f(torch.where(real[..., None], redrawn, x))
+    _require(bool((before != moved)[real].any()), "f", *CONSTANT)
     b, i = divmod(worst.argmax().item(), x.shape[1])
     most = worst[b, i].item()
     return Report(most > tolerance, most, f"sample {b}, output {i}")
@@ -155,31 +160,37 @@ def _pairs(a, b, path: str):
         yield path, a, b
 
 
-def _steady(f: Layer, x: Tensor) -> Tensor:
-    """f(x), (..., L, N), after seeing that f gives it twice. Raises ValueError for a wrong x or f."""
+def _steady(f: Layer, x: Tensor, real: Tensor | None = None) -> Tensor:
+    """f(x), (..., L, N), after seeing that f gives it twice, finite where it is real (..., L). Raises ValueError for a wrong x or f."""
     _require(x.dim() >= 2 and x.shape[-2] >= 2, "x", "(..., L, E) with at least 2 positions", tuple(x.shape))
     _require(x.is_floating_point(), "x", "a floating dtype", x.dtype)
     first, second = f(x), f(x)
     _require(isinstance(first, Tensor), "f", "a tensor as output", type(first).__name__)
     _require(first.shape[:-1] == x.shape[:-1], "f", f"an output {tuple(x.shape[:-1])} + (width,)", tuple(first.shape))
     _require(_error(first, second) == 0, "f", "the same output for the same x (is dropout on?)", "two different ones")
+    _require(bool((first if real is None else first[real]).isfinite().all()), "f", "finite outputs", "NaN or infinity")
     return first
 
 
 def _both_kinds(padding: Tensor, x: Tensor) -> Tensor:
     """The padding (B, L) of x (B, L, E), after seeing that it has True and False."""
+    _require(x.dim() == 3, "x", "(B, L, E), token ids embedded", tuple(x.shape))
     _require(padding.dtype == torch.bool, "padding", "torch.bool, True at padding", padding.dtype)
     _require(padding.shape == x.shape[:-1], "padding", tuple(x.shape[:-1]), tuple(padding.shape))
     _require(bool(padding.any() and not padding.all()), "padding", "some True and some False", "one of them")
     return padding
 
 
-def _redrawn(x: Tensor, j: int | slice) -> Tensor:
-    """x with position j moved at random, from a generator of its own: the caller's random numbers stay as they are."""
+def _redrawn(x: Tensor, j: int) -> Tensor:
+    """x with position j moved at random."""
     other = x.detach().clone()
-    generator = torch.Generator().manual_seed(j if isinstance(j, int) else 0)
-    other[..., j, :] += torch.randn(other[..., j, :].shape, generator=generator).to(x)
+    other[..., j, :] += _draw(other[..., j, :], j)
     return other
+
+
+def _draw(x: Tensor, seed: int) -> Tensor:
+    """Normal numbers like x, from a generator of their own: the caller's random numbers stay as they are."""
+    return torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(x)
 
 
 def _orders(L: int, draws: int) -> list[list[int]]:

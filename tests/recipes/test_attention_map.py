@@ -185,6 +185,32 @@ def test_an_overview_over_tokens_cuts_the_padding_off(weights):
         attention_overview({"a": padded}, "ABCDEFGHI")
 
 
+def test_an_overview_of_a_sample_padded_on_the_left():
+    maps = {"a": torch.eye(5).expand(2, 5, 5)}
+    for panel in panels(attention_overview(maps, [None, None, "A", "B", "C"])):
+        assert torch.equal(torch.tensor(panel.images[0].get_array()), torch.eye(3).double())
+        assert [label.get_text() for label in panel.get_xticklabels()] == list("ABC")
+
+
+def test_long_labels_of_many_panels_stay_apart():
+    tokens = [f"understandably{i}" for i in range(6)]
+    figure = attention_overview({f"layer {i}": torch.rand(3, 6, 6).softmax(-1) for i in range(6)}, tokens)
+    figure.draw_without_rendering()
+    boxes = [axis.get_tightbbox() for axis in panels(figure)]
+    for i, one in enumerate(boxes):
+        assert one.x0 >= 0
+        assert one.y0 >= 0
+        for other in boxes[i + 1 :]:
+            assert not one.overlaps(other)
+
+
+def test_dollars_are_no_formula(tmp_path):
+    figure = attention_map(torch.eye(2), ["$$", "$_$"], title="from $5 to $10", heads=["$x$"])
+    figure.savefig(tmp_path / "dollars.png")
+    (panel,) = panels(figure)
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["$$", "$_$"]
+
+
 def test_a_title_wider_than_the_figure_is_broken():
     figure = attention_map(
         torch.eye(3), title="the first head of the first layer on a sentence that is rather long, over words"

@@ -715,26 +715,73 @@ def test_a_wrapped_function_of_pytorch(decorator, said):
 FLOATS = {
     "zeros and ones": (lambda hidden: hidden.float(), True),
     "minus infinity": (lambda hidden: torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf), False),
+    "a billion": (lambda hidden: -1e9 * hidden, False),
     "booleans": (lambda hidden: hidden, False),
 }
+UNFUSED = {
+    "odd heads": {"nhead": 1},
+    "no bias": {"bias": False},
+    "tanh": {"activation": torch.tanh},
+    "batch second": {"batch_first": False},
+}
+
+
+def told_otherwise(layer, *args, **masks):
+    """(does recording change more than digits, is it told)."""
+    plain = layer(*args, **masks)
+    with warnings.catch_warnings(record=True) as told, attention_weights(layer):
+        warnings.simplefilter("always")
+        recorded = layer(*args, **masks)
+    same = torch.allclose(recorded, plain, atol=1e-5)
+    return not same, any("is not the one without recording" in str(one.message) for one in told)
+
+
+def encoder_layer(**more):
+    torch.manual_seed(0)
+    return nn.TransformerEncoderLayer(
+        **{"d_model": 8, "nhead": 2, "dim_feedforward": 8, "batch_first": True, **more}
+    ).eval()
 
 
 @pytest.mark.parametrize("argument", ["src_mask", "src_key_padding_mask"])
 @pytest.mark.parametrize("floats", FLOATS)
 @pytest.mark.parametrize("mode", ["train", "eval", "no_grad", "frozen"])
 def test_a_mask_that_the_fast_path_reads_otherwise_is_told(argument, floats, mode):
-    torch.manual_seed(0)
-    layer = nn.TransformerEncoderLayer(8, 2, 8, 0.0, batch_first=True).train(mode == "train")
-    layer.requires_grad_(mode != "frozen")
+    layer = encoder_layer(dropout=0.0).train(mode == "train").requires_grad_(mode != "frozen")
     make, otherwise = FLOATS[floats]
     hidden = torch.zeros(2, 5, dtype=torch.bool)
     hidden[1, 3:] = True
     x, mask = torch.randn(2, 5, 8), make(hidden if "padding" in argument else torch.ones(5, 5).triu(1).bool())
     with torch.set_grad_enabled(mode != "no_grad"):
-        plain = layer(x, **{argument: mask})
-        with warnings.catch_warnings(record=True) as told, attention_weights(layer):
-            warnings.simplefilter("always")
-            recorded = layer(x, **{argument: mask})
-    differs = otherwise and mode in ("no_grad", "frozen")
-    assert torch.allclose(recorded, plain, atol=1e-5) != differs
-    assert any("fast path takes the float mask of ''" in str(one.message) for one in told) == differs
+        differs = otherwise and mode in ("no_grad", "frozen")
+        assert told_otherwise(layer, x, **{argument: mask}) == (differs, differs)
+        if mode == "frozen":
+            assert told_otherwise(layer, x.requires_grad_(), **{argument: mask}) == (False, False)
+
+
+@pytest.mark.parametrize("unfused", [*UNFUSED, "hook", "unbatched", "switched off"])
+def test_where_there_is_no_fast_path_nothing_is_told(unfused):
+    layer, x = encoder_layer(**UNFUSED.get(unfused, {})), torch.randn(5, 5, 8)
+    if unfused == "hook":
+        if torch.__version__ < "2.6":
+            pytest.skip("its fast path takes no notice of hooks")
+        layer.self_attn.register_forward_hook(lambda *call: None)
+    torch.backends.mha.set_fastpath_enabled(unfused != "switched off")
+    try:
+        with torch.no_grad():
+            assert told_otherwise(layer, x[0] if unfused == "unbatched" else x, src_mask=torch.ones(5, 5).triu(1)) == (
+                False,
+                False,
+            )
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+def test_a_row_that_the_fast_path_makes_nan_is_told():
+    layer, x = encoder_layer(), torch.randn(2, 5, 8)
+    left = torch.arange(5) < torch.tensor([[0], [2]])
+    masks = {"src_mask": torch.ones(5, 5, dtype=torch.bool).triu(1), "src_key_padding_mask": left}
+    with torch.no_grad():
+        assert layer(x, **masks).isnan().any()
+        assert told_otherwise(layer, x, **masks) == (True, True)
+        assert told_otherwise(layer, x, src_mask=masks["src_mask"]) == (False, False)

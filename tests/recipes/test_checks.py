@@ -93,19 +93,48 @@ def encoder(padding, **more):
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_padding_that_is_seen_is_found(grad):
+    lengths = torch.tensor([5, 4])
+    padding = torch.arange(L) >= lengths[:, None]
     with torch.set_grad_enabled(grad):
-        assert not leaks_padding(encoder(PADDING), x(), PADDING)
-        for wrong in (~PADDING, None, torch.zeros(B, L), 0.5 * PADDING if grad else None):
-            report = leaks_padding(encoder(wrong), x(), PADDING)
+        assert not leaks_padding(encoder(padding), x(), padding)
+        for wrong in (~padding, None, torch.zeros(B, L), 0.5 * padding if grad else None):
+            report = leaks_padding(encoder(wrong), x(), padding)
             assert report, wrong
             assert report.difference > 0.01
-            assert report.where.startswith("sample 1, output "), "no padding in sample 0"
-            assert int(report.where.split()[-1]) < 4, "a real one"
+            sample, output = (int(part.split()[-1]) for part in report.where.split(","))
+            assert output < lengths[sample], "a real one"
 
 
 def test_a_sample_that_sees_another_ones_padding():
     report = leaks_padding(lambda a: a + a.mean((0, 1)), x(), PADDING)
     assert report
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e9, -1e9])
+def test_padding_is_replaced_and_not_added_to(value):
+    poisoned = x().masked_fill(PADDING[..., None], value)
+    assert not leaks_padding(encoder(PADDING), poisoned.masked_fill(PADDING[..., None], 1e4), PADDING)
+    seen = lambda a: a + a[:, -1:].clamp(-1, 1).nan_to_num()  # noqa: E731
+    assert leaks_padding(seen, poisoned, PADDING)
+
+
+@pytest.mark.parametrize(
+    ("f", "sentence"),
+    [
+        (lambda a: a * math.nan, "f: expected finite outputs, got NaN or infinity"),
+        (lambda a: a.masked_fill(~PADDING[..., None], math.inf), "f: expected finite outputs, got NaN or infinity"),
+        (lambda a: x(), "f: expected an output that depends on x, got a constant"),
+    ],
+)
+def test_a_function_that_tells_nothing_of_its_padding_is_refused(f, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        leaks_padding(f, x(), PADDING)
+    with pytest.raises(ValueError, match="f: expected finite outputs, got NaN or infinity"):
+        leaks_future(lambda a: a * math.nan, x())
+
+
+def test_padding_may_come_out_as_nan():
+    assert not leaks_padding(lambda a: a.masked_fill(PADDING[..., None], math.nan), x(), PADDING)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +147,8 @@ def test_a_sample_that_sees_another_ones_padding():
     ],
 )
 def test_a_padding_that_tells_nothing_is_refused(padding, sentence):
+    with pytest.raises(ValueError, match=r"x: expected \(B, L, E\), token ids embedded, got \(6, 24\)"):
+        leaks_padding(lambda a: a, x()[0], PADDING[0])
     with pytest.raises(ValueError, match=sentence):
         leaks_padding(lambda a: a, x(), padding)
 
