@@ -40,7 +40,7 @@ infinite = torch.zeros(B, L).double().masked_fill(padding, -torch.inf)
 with torch.no_grad():
     by_ones, by_booleans, by_infinity = (layer(x, src_key_padding_mask=given) for given in (ones, padding, infinite))
     alone, _ = layer.self_attn(x, x, x, attn_mask=bias, need_weights=False)
-    kernels = [fused_calls(lambda: layer.self_attn(x, x, x, attn_mask=m, need_weights=False)) for m in (bias, bias != 0)]
+    kernels = [fused_calls(lambda m=m: layer.self_attn(x, x, x, attn_mask=m, need_weights=False)) for m in (bias, bias != 0)]
     once = layer(x, src_mask=bias, src_key_padding_mask=padding)
     twice = layer(once, src_mask=bias, src_key_padding_mask=padding)
 assert torch.equal(once.isnan().all(-1), padding)  # guard: padded_places_are_nan

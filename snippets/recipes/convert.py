@@ -145,6 +145,9 @@ def completed(found, layout, H, K, prefix) -> Paper:
     zero = {
         "b_q": (H, D), "b_k": (K, D), "b_v": (K, W_o.shape[1]), "b_o": (1, W_o.shape[2]),
     }  # fmt: skip
+    for name, shape in zero.items():
+        if name in found and found[name].shape != shape:
+            refuse(f"{prefix}{name}", f"biases {shape}", found[name])
     biases = {name: found.get(name, W_q.new_zeros(shape)) for name, shape in zero.items()}
     biases["b_o"] = biases["b_o"][0]
     return Paper(W_q, found["W_k"], found["W_v"], W_o, **biases, scale=scale_of(layout, E, D), rotary=layout.rotary)
@@ -233,6 +236,9 @@ def convert(
     for layer in layers:
         paper = to_paper(state, source, num_heads, num_key_value_heads, layer)
         tensors = {layer + name: tensor for name, tensor in from_paper(paper, target).items()}
+        for name in tensors:
+            if name in state and name.removeprefix(layer) not in source.tensors:
+                raise ValueError(f"{name}: {target.name} has this name, and the file has another tensor under it")
         converted |= {layer + name: {} for name in source.tensors} | {layer + first_weight(source): tensors}
     made = {}
     for name, tensor in state.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from atlas import layouts
-from convert import State, convert
+from convert import State, convert, known, layers_of
 from detective import find
 from headers import config_beside, parts_of
 
@@ -51,7 +51,8 @@ def write(state: State, path) -> None:
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import save_file
 
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+        state = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}  # tied ones apart
+        save_file(state, path)
     else:
         torch.save(state, path)
 
@@ -92,6 +93,9 @@ def main(arguments=None) -> None:
     parser.add_argument("--prefix", default="", help="convert only layers whose names begin so")
     parser.add_argument("-o", "--output", required=True, help="the file to be written")
     asked = parser.parse_args(arguments)
+    for name, number in (("--heads", asked.heads), ("--key-heads", asked.key_heads)):
+        if number is not None and number < 1:
+            parser.error(f"{name}: expected 1 or more, got {number}")
     try:
         state, config = read(asked.file)
         found = (asked.source, None, None) if asked.source else source_of(state, config, asked.heads, asked.prefix)
@@ -102,7 +106,10 @@ def main(arguments=None) -> None:
         target = ALSO.get(asked.to, asked.to)
         keys = asked.key_heads or keys or config.get("num_key_value_heads")
         made = convert(state, ALSO.get(source, source), target, heads, keys, asked.prefix)
+        layers = len(layers_of(state, known(ALSO.get(source, source)), asked.prefix))
+        if not Path(asked.output).absolute().parent.is_dir():
+            raise ValueError(f"-o: expected a file in a folder that is there, got {asked.output}")
         write(made, asked.output)
     except (ValueError, OSError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{asked.file}: {source}, {len(state)} tensors; {asked.output}: {target}, {len(made)} tensors")
+    print(f"{asked.file}: {source}, {len(state)} tensors; {asked.output}: {target}, {len(made)} tensors, {layers} layer(s) converted")

@@ -118,8 +118,11 @@ def order_of(layer: Layer, reading: Reading) -> str:
 def usual(layer: Layer) -> list[Reading]:
     """What such matrices are where no layout has their names: apart, in one way; together, in at least two."""
 
+    packed = layer.shapes.get(layer.names.get("qkv"), ())
+    turned = len(packed) == 2 and packed[1] == 3 * packed[0]  # (E, 3E), as in GPT-2
+
     def part(role, name):
-        kernel = name.endswith(("kernel", "/w", ".w"))
+        kernel = turned or name.endswith(("kernel", "/w", ".w"))
         if len(layer.shapes[name]) == 3:
             return Part(role, "n d e" if role == "o" and kernel else "e n d")
         return Part(role, "(n d) e" if kernel == (role == "o") else "e (n d)")
@@ -227,6 +230,8 @@ if __name__ == "__main__":
     asked, OTHERWISE = parser.parse_args(), None
     if asked.heads is not None and asked.heads < 1:
         parser.error(f"--heads: expected 1 or more, got {asked.heads}")
+    if asked.heads and not 0 <= asked.head < asked.heads:
+        parser.error(f"--head: expected 0 to {asked.heads - 1}, got {asked.head}")
     try:
         if asked.numbers:
             from convert_file import read
@@ -244,7 +249,7 @@ if __name__ == "__main__":
         here, more = lines(layer, asked.heads, asked.head), []
         if asked.numbers and layer.readings:
             more = numbers(layer, state)
-        if OTHERWISE in more:  # then what to call would be wrong
-            here = [line for line in here if "convert(" not in line]
+        if OTHERWISE in more:  # then what was read off the names would be wrong
+            here = [line for line in here if not re.search(r"convert\(|W_[qkv] of", line)]
         told += [*here, *more]
     print(*told or [nothing(tensors)], sep="\n")

@@ -18,7 +18,7 @@ def header(path) -> tuple[Shapes, dict]:
     """({name: shape}, config). Raises ValueError with the file's name if it is none of these formats."""
     path = Path(path)
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(9)
     config = config_beside(path)
     if start[:4] == b"GGUF":
         try:
@@ -27,7 +27,8 @@ def header(path) -> tuple[Shapes, dict]:
             raise ValueError(f"{path}: expected the header of GGUF, got a broken one ({error})") from error
     if path.name.endswith(".index.json"):
         return {name: shape for part in parts_of(path) for name, shape in header(part)[0].items()}, config
-    if start[:1] == b"\x80" or holds_pickle(path):
+    length = int.from_bytes(start[:8], "little")  # of a header of safetensors, which may begin as a pickle does
+    if not (start[8:] == b"{" and length <= path.stat().st_size) and (start[:1] == b"\x80" or holds_pickle(path)):
         return pickled(path), config
     return safetensors(path), config
 

@@ -436,3 +436,46 @@ def test_a_bias_that_the_layout_does_not_declare_is_refused():
     for name in ("attn.qkv.bias", "attn.out.bias"):
         with pytest.raises(ValueError, match=f"^{name}: it is there, and the layout has no axes for it"):
             convert(state | {name: torch.randn(3 * E)}, mine, "torch", H)
+
+
+def test_a_tensor_of_another_layer_is_not_written_over():
+    """BERT's output.dense.weight of attention, where the file has that of a feed-forward network under the name."""
+    state = {f"layer.0.{role}_proj.weight": torch.randn(12, 12) for role in ("q", "k", "v", "out")}
+    made = convert(state, "BART", "BERT", 3)
+    name = next(name for name in made if name.endswith("output.dense.weight"))
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(name)}: BERT has this name, and the file has another tensor under it"
+    ):
+        convert(state | {name: torch.randn(12, 48)}, "BART", "BERT", 3)
+
+
+def test_a_bias_of_another_width_is_refused():
+    state = {
+        "in_proj_weight": torch.randn(36, 12),
+        "out_proj.weight": torch.randn(12, 12),
+        "in_proj_bias": torch.randn(12),
+    }
+    with pytest.raises(ValueError, match=r"b_q: expected biases \(4, 3\), got \(4, 1\)"):
+        to_paper(state, "torch", 4)
+
+
+class Many(nn.Module):
+    def __init__(self, last):
+        super().__init__()
+        self.last = last
+
+    def forward(self, x):
+        return {"task": "a string", "nothing": None, "logits": x, "more": (x > 0, [x.new_full((1,), self.last)])}
+
+
+def test_every_tensor_of_an_output_is_compared():
+    x = torch.randn(3)
+    assert check(Many(1.0), Many(1.0), x)
+    report = check(Many(1.0), Many(2.0), x)
+    assert not report
+    assert report.error == 1
+    assert check(Many(math.nan), Many(math.nan), x)
+    assert check(Many(math.nan), Many(1.0), x).error == math.inf
+    assert check(Many(1.0), nn.Identity(), x), "another number of tensors: the first of each"
+    with pytest.raises(ValueError, match="output: expected a tensor, or tuples and dicts of tensors, got str"):
+        check(nn.Identity(), nn.Identity(), "text")

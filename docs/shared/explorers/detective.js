@@ -128,8 +128,9 @@ function biasesAgree(layout, base, tensors) {
 
 /** What such matrices are where no layout has their names: apart, in one way; together, in at least two. */
 function usual(layer) {
+  const packed = layer.shapes[layer.names.qkv] ?? [], turned = packed.length === 2 && packed[1] === 3 * packed[0];
   const tensors = Object.entries(layer.names).map(([role, name]) => {
-    const kernel = /(kernel|[./]w)$/.test(name), three = layer.shapes[name].length === 3;
+    const kernel = turned || /(kernel|[./]w)$/.test(name), three = layer.shapes[name].length === 3;
     return [name, role, three ? (role === "o" && kernel ? "n d e" : "e n d") : kernel === (role === "o") ? "(n d) e" : "e (n d)"];
   });
   return ("qkv" in layer.names ? ["blocks qkv", "groups"] : ["blocks qkv"]).map((order) =>
