@@ -180,7 +180,10 @@ def lines(layer: Layer, num_heads: int | None = None, head: int = 0) -> list[str
         told += [f"    {note}" for note in notes(reading)]
         if reading.layouts:
             K = f", num_key_value_heads={layer.heads_of_keys(reading, H)[0]}" if H and reading.layout.grouped else ""
-            told += [f'    convert(state, "{name}", "torch", num_heads={H or "..."}{K})' for name in one_a_rotary(reading)]
+            for name in one_a_rotary(reading):
+                alone = not (layouts()[name].rotary or layouts()[name].beside)  # torch has no place for pairs, norms, sinks
+                call, to, within = ("convert", ', "torch"', "") if alone else ("to_paper", "", f', prefix="{reading.base}"')
+                told.append(f'    {call}(state, "{name}"{to}, num_heads={H or "..."}{K}{within})')
     if not H and not num_heads:
         told.append("  the number of heads is not in the file: --heads H, or config.json beside it")
     return told
@@ -250,6 +253,6 @@ if __name__ == "__main__":
         if asked.numbers and layer.readings:
             more = numbers(layer, state)
         if OTHERWISE in more:  # then what was read off the names would be wrong
-            here = [line for line in here if not re.search(r"convert\(|W_[qkv] of", line)]
+            here = [line for line in here if not re.search(r"(convert|to_paper)\(|W_[qkv] of", line)]
         told += [*here, *more]
     print(*told or [nothing(tensors)], sep="\n")

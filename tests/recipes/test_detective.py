@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import torch
 from atlas import layouts
 from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, numpy_archive, safetensors
-from convert import to_paper
+from convert import convert, to_paper
 from detective import find, lines, nothing
 from detective_numbers import numbers
 from headers import header
@@ -185,7 +186,7 @@ def test_what_no_name_says():
     four = {f"a.{role}_proj.weight": (E, E) for role in "qkvo"}
     told = "\n".join(lines(find(four)[0]))
     assert "LLaMA: half" in told
-    shown = [line.split('"')[1] for line in told.splitlines() if "convert(" in line]
+    shown = [line.split('"')[1] for line in told.splitlines() if re.search(r"(convert|to_paper)\(", line)]
     assert {layouts()[name].rotary for name in shown} == {
         "",
         "half",
@@ -388,3 +389,16 @@ def test_a_header_whose_length_begins_like_a_pickle_is_one(tmp_path):
     for n, content in alike.items():
         (tmp_path / "model.safetensors").write_bytes(content)
         assert set(header(tmp_path / "model.safetensors")[0]) == {"q_proj.weight", "x" * n}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_is_to_be_called_runs(name):
+    """The line under each reading, with torch's place or without."""
+    layout = layouts()[name]
+    K = keys_of(layout)
+    state = {tensor: torch.randn(shape) for tensor, shape in layer_of(layout, K).items()}
+    (layer,) = find({tensor: t.shape for tensor, t in state.items()}, num_heads=H)
+    calls = [line.strip() for line in lines(layer, H) if re.search(r"(convert|to_paper)\(", line)]
+    assert calls
+    for call in calls:
+        eval(call, {"convert": convert, "to_paper": to_paper, "state": state})

@@ -143,8 +143,11 @@ if (globalThis.HTMLElement) {
       if (names.length) {
         const keys = found && reading.layout.grouped ? `, ${found[0]}` : "";
         const kinds = new Map(); // of rotary pairs, one layout each: matrices are alike, the function is not
-        for (const { name, rotary } of reading.layouts) if (!kinds.has(rotary)) kinds.set(rotary, name);
-        for (const name of kinds.values()) lines.push(`convert(state, "${name}", "torch", ${heads ?? "num_heads"}${keys})`);
+        for (const layout of reading.layouts) if (!kinds.has(layout.rotary)) kinds.set(layout.rotary, layout);
+        for (const { name, rotary, beside } of kinds.values()) { // torch has no place for pairs, norms, sinks
+          const [call, to, within] = rotary || beside.length ? ["to_paper", "", `, prefix="${reading.base}"`] : ["convert", ', "torch"', ""];
+          lines.push(`${call}(state, "${name}"${to}, ${heads ?? "num_heads"}${keys}${within})`);
+        }
       }
       if (lines.length) made.push(html("pre", {}, html("code", {}, lines.join("\n"))));
       const notes = this.notes(reading);
