@@ -41,8 +41,8 @@ with torch.no_grad():
     by_ones, by_booleans, by_infinity = (layer(x, src_key_padding_mask=given) for given in (ones, padding, infinite))
     alone, _ = layer.self_attn(x, x, x, attn_mask=bias, need_weights=False)
     kernels = [fused_calls(lambda m=m: layer.self_attn(x, x, x, attn_mask=m, need_weights=False)) for m in (bias, bias != 0)]
-    once = layer(x, src_mask=bias, src_key_padding_mask=padding)
-    twice = layer(once, src_mask=bias, src_key_padding_mask=padding)
+    once = layer(x, src_mask=bias, src_key_padding_mask=infinite)
+    twice = layer(once, src_mask=bias, src_key_padding_mask=infinite)
 assert torch.equal(once.isnan().all(-1), padding)  # guard: padded_places_are_nan
 assert torch.equal(twice.isnan().all(-1), torch.tensor([[False] * L, [True] * L]))  # guard: then_the_whole_sample
 torch.testing.assert_close(by_ones, by_booleans)  # guard: of_padding_too
