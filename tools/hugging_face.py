@@ -54,6 +54,13 @@ def left_of_the_meaning(model, tokenizer, texts: list[str]) -> list[float]:
     return found
 
 
+def apart(model, tokenizer, texts: list[str]) -> float:
+    """The median cosine between the meanings of two different texts."""
+    meaning = torch.nn.functional.normalize(meanings(model, tokenizer, texts), dim=1)
+    cosines = (meaning @ meaning.T)[torch.ones(len(texts), len(texts), dtype=torch.bool).triu(1)]
+    return cosines.median().item()
+
+
 def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.disable_progress_bar()
@@ -70,6 +77,7 @@ def main() -> None:
         names, _ = by_word(over[:, 0], spoken[0])
         found = torch.stack([looks(over[:, i], len(own)) for i, own in enumerate(said)])
         left = left_of_the_meaning(model, tokenizer, SENTENCES)
+        between_texts = apart(model, tokenizer, SENTENCES)
     recorded = torch.stack(list(maps.values()))  # (layers, B, H, L, L)
     given = torch.stack(own)
     error = (recorded - given).abs().max().item()
@@ -97,6 +105,7 @@ def main() -> None:
         "tokens_of_sentences": [len(own) for own in said],
         "looks": [[[round(w, 5) for w in layer] for layer in kind] for kind in found.mean(0).tolist()],
         "without": [round(cosine, 5) for cosine in left],
+        "apart": round(between_texts, 5),
         "maps": [
             [[[[round(w, 5) for w in row] for row in head] for head in text] for text in layer]
             for layer in recorded.tolist()

@@ -110,6 +110,8 @@ others = torch.cat([left[:head], left[head + 1 :]])
 show("left", f"{left[head]:.3f}")
 show("left_at_least", f"{others.min():.3f}")
 show("left_at_most", f"{others.max():.3f}")
+show("apart", f"{record['apart']:.2f}")
+assert record["apart"] < left.min() - 0.3  # guard: sentences_are_apart
 assert layer == 0  # guard: of_the_first_layer
 assert (others < left[head]).sum() > 3  # guard: others_are_missed_more
 assert left.min() > 0.98  # guard: hardly_missed
