@@ -61,6 +61,13 @@ def apart(model, tokenizer, texts: list[str]) -> float:
     return cosines.median().item()
 
 
+def twins(model, tokenizer) -> float:
+    """The greatest cosine between the meanings of two texts that differ in one word."""
+    each = [[text.format(word) for word in words] for text, _, words in PAIRS]
+    first, second = (meanings(model, tokenizer, list(side)) for side in zip(*each, strict=True))
+    return torch.cosine_similarity(first, second).max().item()
+
+
 def main() -> None:
     torch.set_num_threads(1)
     transformers.logging.disable_progress_bar()
@@ -77,7 +84,7 @@ def main() -> None:
         names, _ = by_word(over[:, 0], spoken[0])
         found = torch.stack([looks(over[:, i], len(own)) for i, own in enumerate(said)])
         left = left_of_the_meaning(model, tokenizer, SENTENCES)
-        between_texts = apart(model, tokenizer, SENTENCES)
+        between_texts, between_twins = apart(model, tokenizer, SENTENCES), twins(model, tokenizer)
     recorded = torch.stack(list(maps.values()))  # (layers, B, H, L, L)
     given = torch.stack(own)
     error = (recorded - given).abs().max().item()
@@ -106,6 +113,8 @@ def main() -> None:
         "looks": [[[round(w, 5) for w in layer] for layer in kind] for kind in found.mean(0).tolist()],
         "without": [round(cosine, 5) for cosine in left],
         "apart": round(between_texts, 5),
+        "twins": round(between_twins, 5),
+        "words_in_pieces": sum(token.startswith("##") for own in said for token in own),
         "maps": [
             [[[[round(w, 5) for w in row] for row in head] for head in text] for text in layer]
             for layer in recorded.tolist()

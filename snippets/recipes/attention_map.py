@@ -229,7 +229,8 @@ def fonts_for(text) -> list[str]:
     families = ["DejaVu Sans"]
     missing = {c for c in text if c.isprintable()} - letters_of(families[0])
     if missing:
-        installed = set(font_manager.get_font_names())
+        # the last resort draws what each letter's kind is, and matplotlib reads a hyphen in a name as something else
+        installed = {name for name in font_manager.get_font_names() if "-" not in name}
         ranked = [f for f in CJK_FONTS if f in installed] + sorted(installed - set(CJK_FONTS))
         for family in ranked:
             found = missing & letters_of(family)

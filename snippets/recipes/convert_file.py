@@ -12,7 +12,7 @@ import torch
 from atlas import layouts
 from convert import State, convert, known, layers_of
 from detective import find
-from headers import config_beside, parts_of
+from headers import config_beside, parts_of, state_dict_in
 
 ALSO = {"torch.nn.MultiheadAttention": "torch"}
 
@@ -35,14 +35,13 @@ def read(path) -> tuple[State, dict]:
         if file.read(4) == b"GGUF":
             raise ValueError(f"{path}: expected .safetensors or PyTorch's format, got GGUF, whose numbers are not read here")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: expected tensors alone, got more: {str(error).strip()}") from error
-    while isinstance(state, dict) and not any(isinstance(value, torch.Tensor) for value in state.values()):
-        inner = [value for key, value in state.items() if key in ("state_dict", "model", "module")]
-        if not inner:
-            raise ValueError(f"{path}: expected a state dict, got {', '.join(map(str, state)) or 'nothing'}")
-        state = inner[0]
+    state = state_dict_in(saved)
+    if state is None:
+        there = ", ".join(map(str, saved)) or "nothing" if isinstance(saved, dict) else type(saved).__name__
+        raise ValueError(f"{path}: expected a state dict, got {there}")
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}, config
 
 

@@ -85,7 +85,7 @@ def holds_pickle(path: Path) -> bool:
 
 
 def pickled(path: Path) -> Shapes:
-    """Of torch.save; a state dict may lie deeper, under "state_dict" or "model"."""
+    """Of torch.save: names as the state dict in it has them, or with the path to them if there is none."""
     import torch
 
     def load(device):
@@ -106,7 +106,16 @@ def pickled(path: Path) -> Shapes:
             else:
                 yield from flat(value, f"{prefix}{name}.")
 
-    return dict(flat(state))
+    return dict(flat(state_dict_in(state) or state))
+
+
+def state_dict_in(saved) -> dict | None:
+    """What torch.save was given, or what lies in it under "state_dict", "model" or "module"; None without tensors there."""
+    while isinstance(saved, dict):
+        if any(hasattr(value, "shape") for value in saved.values()):
+            return saved
+        saved = next((saved[key] for key in saved if key in ("state_dict", "model", "module")), None)
+    return None
 
 
 def gguf(path: Path, config: dict) -> tuple[Shapes, dict]:

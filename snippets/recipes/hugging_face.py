@@ -1,6 +1,7 @@
 """Every head's attention weights of a Hugging Face model, with its tokens and words. Needs transformers, and capture.py beside it.
 
     python hugging_face.py bert-base-uncased "one text" "another"    # a PNG of each text and layer; needs attention_map.py, too
+    python hugging_face.py bert-base-uncased "one text" --tokens    # over tokens, and not over words
 
     tokens, words, maps = heads_of("bert-base-uncased", ["one text", "another"])
     weights = maps["encoder.layer.0.attention.self"][0]      # (H, L, L) of the first text
@@ -10,12 +11,13 @@ A model's name may be a folder, or a model that is loaded already, with its toke
 Letters: B texts, H heads, L tokens of the longest text, n of a text's own, W words.
 """
 
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+SPACES = ("▁", "Ġ")  # how tokens of SentencePiece, of bytes, write one
 
 
 def loaded(model, tokenizer=None, **options):
@@ -31,26 +33,44 @@ def loaded(model, tokenizer=None, **options):
 
 
 def encoded(model, tokenizer, texts: list[str]):
-    """The batch of the texts, padded on the right, cut where too long."""
-    if isinstance(texts, str):
-        raise ValueError("texts: expected a list of str, got a str")
-    ways = {"padding": True, "padding_side": "right", "truncation": True}
-    return tokenizer(texts, return_tensors="pt", **ways).to(model.device)
+    """The batch of the texts, padded on the right. Sets the tokenizer's pad_token if it has none: it is masked, so any will do."""
+    if isinstance(texts, str) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"texts: expected a list of str, none empty, got {texts!r:.60}")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    ways = {"padding": True, "padding_side": "right", "return_attention_mask": True}
+    batch = tokenizer(texts, return_tensors="pt", **ways)
+    if (length := batch["input_ids"].shape[1]) > tokenizer.model_max_length:
+        raise ValueError(f"texts: expected at most {tokenizer.model_max_length} tokens, got {length}")
+    return batch.to(model.device)
+
+
+def in_text(batch, i: int, text: str) -> list:
+    """Words as a fast tokenizer knows them, where they are in the text."""
+    numbers = batch.word_ids(i)[: int(batch["attention_mask"][i].sum())]
+    return [w if w is None else (w, text[slice(*batch.word_to_chars(i, w))].strip()) for w in numbers]
 
 
 def pieces(tokens: list[str], tokenizer) -> list:
-    """Words as heads_of has them, where the tokenizer is written in Python: what begins with ## goes on with the token before."""
-    markers, words = {*tokenizer.all_special_tokens} - {tokenizer.unk_token}, []
+    """Words out of the tokens themselves. What begins with ## goes on with the token before, or what does not begin with ▁ or Ġ."""
+    markers = {*tokenizer.all_special_tokens} - {tokenizer.unk_token, tokenizer.mask_token}
+    spaced, begun = any(token.startswith(SPACES) for token in tokens), []
     for token in tokens:
+        goes_on = not token.startswith(SPACES) if spaced else token.startswith("##")
         if token in markers:
-            words.append(None)
-        elif token.startswith("##") and words and words[-1]:
-            number, text = words[-1]
-            words = [(number, text + token[2:]) if word == (number, text) else word for word in words]
-            words.append((number, text + token[2:]))
+            begun.append(None)
+        elif goes_on and begun and begun[-1]:
+            begun[-1].append(token.removeprefix("##"))
+            begun.append(begun[-1])
         else:
-            words.append((len(words), token))
-    return words
+            begun.append([token.lstrip("".join(SPACES))])
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(id(word) for word in begun if word))}
+    return [word and (numbers[id(word)], "".join(word)) for word in begun]
+
+
+def are_words(words: list) -> bool:
+    """Whether they are words: some tokenizers, as those of Llama, take a whole text for one."""
+    return not any(len(word[1].split()) > 1 for word in words if word)
 
 
 # --8<-- [start:heads]
@@ -63,6 +83,7 @@ def heads_of(model, texts: list[str], tokenizer=None):
     from capture import attention_weights
 
     model, tokenizer = loaded(model, tokenizer)
+    refuse(model)
     batch = encoded(model, tokenizer, texts)
     with torch.no_grad(), attention_weights(model) as maps:
         model(**batch)
@@ -71,16 +92,28 @@ def heads_of(model, texts: list[str], tokenizer=None):
         n = int(batch["attention_mask"][i].sum())
         ids = batch["input_ids"][i, :n]
         tokens.append(tokenizer.convert_ids_to_tokens(ids))
-        if not tokenizer.is_fast:  # it does not know
-            words.append(pieces(tokens[i], tokenizer))
-            continue
-        words.append([
-            w if w is None
-            else (w, text[slice(*batch.word_to_chars(i, w))])
-            for w in batch.word_ids(i)[:n]
-        ])  # fmt: skip
-    return tokens, words, dict(maps)
+        own = in_text(batch, i, text) if tokenizer.is_fast else None
+        if own is None or not are_words(own):  # it does not know
+            own = pieces(tokens[i], tokenizer)
+        words.append(own)
+    return tokens, words, one_each(maps)
 # --8<-- [end:heads]
+
+
+def refuse(model) -> None:
+    """ValueError if its maps would not be those of its own work on these tokens."""
+    if model.training:
+        raise ValueError("model: expected one in evaluation, got one in training: model.eval()")
+    if any(hasattr(module, "encoder") and hasattr(module, "decoder") for module in model.modules()):
+        raise ValueError("model: expected one with one kind of tokens, got an encoder and a decoder: model.get_encoder(), or capture.py")
+
+
+def one_each(maps) -> dict[str, Tensor]:
+    """{module: (B, H, L, L)}; a module that all layers share (ALBERT) has a name for each call, as "module[0]"."""
+    each = {}
+    for name, calls in maps.items():
+        each |= {f"{name}[{i}]": one for i, one in enumerate(calls)} if isinstance(calls, list) else {name: calls}
+    return each
 
 
 # --8<-- [start:asked]
@@ -119,16 +152,25 @@ def by_word(weights: Tensor, words: list, tokens: list | None = None):
 
 
 # --8<-- [start:pictures]
-def pictures(model, texts: list[str], folder=".", tokenizer=None):
-    """A PNG of each text and layer, all its heads, over words."""
+def pictures(
+    model, texts: list[str], folder=".", tokenizer=None,
+    over_tokens=False,
+):
+    """A PNG of each text and layer, all its heads, over words.
+
+    over_tokens: as the model sees them, words in pieces.
+    """
     from attention_map import attention_map
 
+    Path(folder).mkdir(parents=True, exist_ok=True)
     tokens, words, maps = heads_of(model, texts, tokenizer)
-    for i, (own, spoken) in enumerate(zip(tokens, words, strict=True)):
+    for i, own in enumerate(tokens):
         for layer, weights in enumerate(maps.values()):
-            names, whole = by_word(weights[i], spoken, own)
+            names, drawn = own, weights[i, :, : len(own), : len(own)]
+            if not over_tokens:
+                names, drawn = by_word(drawn, words[i], own)
             file = Path(folder) / f"text-{i}-layer-{layer}.png"
-            attention_map(whole, names).savefig(file)
+            attention_map(drawn, names).savefig(file)
 # --8<-- [end:pictures]
 
 
@@ -160,4 +202,13 @@ def without_head(projection: nn.Module, head: int, heads: int):
 
 
 if __name__ == "__main__":
-    pictures(sys.argv[1], sys.argv[2:])
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Every head's attention weights, a PNG of each text and layer.")
+    parser.add_argument("model", help="a name, or a folder")
+    parser.add_argument("texts", nargs="+")
+    parser.add_argument("--tokens", action="store_true", help="draw tokens, and not the words that they make")
+    parser.add_argument("--folder", default=".", help="of the pictures")
+    given = parser.parse_args()
+    pictures(given.model, given.texts, given.folder, over_tokens=given.tokens)
+    print(f"wrote {Path(given.folder) / 'text-0-layer-0.png'} and so on")

@@ -111,6 +111,9 @@ show("left", f"{left[head]:.3f}")
 show("left_at_least", f"{others.min():.3f}")
 show("left_at_most", f"{others.max():.3f}")
 show("apart", f"{record['apart']:.2f}")
+show("twins", f"{record['twins']:.3f}")
+assert record["twins"] > left.min()  # guard: one_word_changes_less
+assert record["words_in_pieces"] == 0  # guard: no_word_in_pieces
 assert record["apart"] < left.min() - 0.3  # guard: sentences_are_apart
 assert layer == 0  # guard: of_the_first_layer
 assert (others < left[head]).sum() > 3  # guard: others_are_missed_more

@@ -374,8 +374,8 @@ def test_tools_of_a_page_are_not_searched(site, language):
 def test_search_hears_text_that_comes_without_a_key(reader, language):
     """The mouse's paste, dictation, and a telephone's suggestions send `input` and nothing else."""
     page = reader().open(f"{language}/about/")
-    page.locator(".md-search__input").focus()
     waiting = page.inner_text(".md-search-result__meta")
+    page.locator(".md-search__input").focus()
     browser.until(page, "waiting => document.querySelector('.md-search-result__meta').innerText !== waiting", waiting)
     page.keyboard.insert_text("softmax")
     assert browser.until(page, "() => document.querySelectorAll('.md-search-result__item').length")

@@ -1,5 +1,6 @@
 """The take-home heat map shows the numbers it was given, on the axes it says, and refuses what is no attention map."""
 
+import io
 import sys
 import warnings
 
@@ -98,6 +99,13 @@ def test_japanese_labels_get_a_font_that_has_them(tmp_path):
     families = panels(figure)[0].get_yticklabels()[0].get_fontfamily()
     assert set(families) & set(recipe.CJK_FONTS)
     assert list(mpl.rcParams["font.family"]) == before
+
+
+def test_a_font_whose_name_matplotlib_cannot_read_is_none(monkeypatch):
+    """It bundles "Last Resort High-Efficiency", which has every letter."""
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "Last Resort High-Efficiency"])
+    with pytest.warns(UserWarning, match="no installed font has 'ส'"):
+        attention_map(torch.ones(1, 1), ["ส"]).savefig(io.BytesIO())
 
 
 def test_a_letter_that_no_font_has_is_told(monkeypatch):

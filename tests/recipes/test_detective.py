@@ -15,6 +15,7 @@ import torch
 from atlas import layouts
 from checkpoints import GGUF, NAMED, D, E, H, files, gguf, keys_of, layer_of, numpy_archive, safetensors
 from convert import convert, to_paper
+from convert_file import read
 from detective import find, lines, nothing
 from detective_numbers import numbers
 from headers import header
@@ -216,6 +217,17 @@ def test_headers_of_every_format(name, tmp_path):
     found, config = header(tmp_path / name)
     assert found == shapes
     assert config == ({"model_type": "gguf/llama", "head_count": H} if name.endswith("gguf") else {})
+
+
+@pytest.mark.parametrize("name", [name for name in files() if not name.startswith("model.")])
+def test_names_are_the_same_with_their_numbers(name, tmp_path):
+    content, shapes = files()[name]
+    (tmp_path / name).write_bytes(content)
+    if name == "elsewhere.pt":  # a name for people, not one that a program could guess
+        with pytest.raises(ValueError, match="expected a state dict, got model, ema"):
+            read(tmp_path / name)
+        return
+    assert {tensor: tuple(numbers.shape) for tensor, numbers in read(tmp_path / name)[0].items()} == shapes
 
 
 def test_gguf_knows_its_heads_and_its_pairs(tmp_path):

@@ -1,12 +1,14 @@
 """hugging_face.py: words out of tokens, and what it asks of transformers, which stands in here as a model and a tokenizer of ours."""
 
+import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from attention_map import attention_map
-from hugging_face import asked, by_word, heads_of, pictures, pieces, without_head
+from hugging_face import asked, by_word, encoded, heads_of, pictures, pieces, without_head
+from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
@@ -67,15 +69,25 @@ class Batch(dict):
 class Tokenizer:
     """A letter is a token; 0 pads."""
 
-    is_fast, all_special_tokens, unk_token = True, ["[PAD]", "[CLS]", "[SEP]", "[UNK]"], "[UNK]"
+    is_fast, all_special_tokens, unk_token, mask_token = (
+        True,
+        ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"],
+        "[UNK]",
+        "[MASK]",
+    )
+    eos_token, model_max_length = "[SEP]", 6
+
+    def __init__(self):
+        self.pad_token = None
 
     @classmethod
     def from_pretrained(cls, name):
         assert name == "a folder"
         return cls()
 
-    def __call__(self, texts, padding, padding_side, truncation, return_tensors):
-        assert (padding, padding_side, truncation, return_tensors) == (True, "right", True, "pt")
+    def __call__(self, texts, padding, padding_side, return_attention_mask, return_tensors):
+        assert (padding, padding_side, return_attention_mask, return_tensors) == (True, "right", True, "pt")
+        assert self.pad_token == "[SEP]"  # without one transformers refuses to pad
         rows = nn.utils.rnn.pad_sequence([torch.tensor([ord(c) - 96 for c in text]) for text in texts], True)
         return Batch(input_ids=rows, attention_mask=(rows > 0).long())
 
@@ -129,8 +141,30 @@ def test_a_model_that_is_loaded_already(transformers):
     assert torch.equal(again, named)
     with pytest.raises(ValueError, match="tokenizer: expected the model's own, got None"):
         heads_of(model, ["cat"])
-    with pytest.raises(ValueError, match="texts: expected a list of str, got a str"):
-        heads_of(model, "cat", tokenizer)
+    for texts in ("cat", [], ["cat", ""], [("cat", "horse")], None):
+        with pytest.raises(ValueError, match=re.escape(f"texts: expected a list of str, none empty, got {texts!r}")):
+            heads_of(model, texts, tokenizer)
+    with pytest.raises(ValueError, match="texts: expected at most 6 tokens, got 9"):
+        heads_of(model, ["cat", "crocodile"], tokenizer)
+    with pytest.raises(ValueError, match=r"model: expected one in evaluation, got one in training: model.eval\(\)"):
+        heads_of(model.train(), ["cat"], tokenizer)
+    model.encoder, model.decoder = nn.Module(), nn.Module()
+    with pytest.raises(ValueError, match=r"model: .*got an encoder and a decoder: model.get_encoder\(\)"):
+        heads_of(model.eval(), ["cat"], tokenizer)
+
+
+def test_a_module_that_all_layers_share_has_a_map_for_each(transformers, monkeypatch):
+    """As ALBERT's: one module, called once a layer."""
+    once = Model.forward
+
+    def twice(self, **batch):
+        once(self, **batch)
+        return once(self, **batch)
+
+    monkeypatch.setattr(Model, "forward", twice)
+    _, _, maps = heads_of("a folder", ["cat", "horse"])
+    assert list(maps) == ["[0]", "[1]"]
+    assert all(weights.shape == (2, 2, 5, 5) for weights in maps.values())
 
 
 def test_a_tokenizer_that_does_not_know_its_words(transformers, monkeypatch):
@@ -146,14 +180,57 @@ def test_a_tokenizer_that_does_not_know_its_words(transformers, monkeypatch):
     assert by_word(torch.eye(9), found, tokens)[0] == ["[CLS]", "黒い", "猫", "と", "アテンション", "[UNK]", "[SEP]"]
 
 
+@pytest.mark.parametrize(
+    ("tokens", "names"),
+    [
+        (["<s>", "▁a", "▁dog", "gy", "▁", "barks", "</s>"], ["a", "doggy", "barks"]),  # SentencePiece
+        (["un", "known", "Ġdog", "s", "."], ["unknown", "dogs."]),  # bytes: the first has no space before it
+        (["[MASK]", "dog", "##s", "dog"], ["[MASK]", "dogs", "dog"]),
+    ],
+)
+def test_words_out_of_tokens(tokens, names):
+    markers = SimpleNamespace(all_special_tokens=["<s>", "</s>", "[MASK]"], unk_token=None, mask_token="[MASK]")
+    found = pieces(tokens, markers)
+    assert by_word(torch.eye(len(tokens)), found)[0] == names
+    assert [word is None for word in found] == [token in ("<s>", "</s>") for token in tokens]
+
+
+def test_a_text_is_not_one_word(transformers, monkeypatch):
+    """Fast tokenizers such as Llama's say that it is."""
+    monkeypatch.setattr(Batch, "word_ids", lambda self, i: [0] * len(self["input_ids"][i]))
+    monkeypatch.setattr(Batch, "word_to_chars", lambda self, i, word: (0, 5))
+    monkeypatch.setattr(Tokenizer, "convert_ids_to_tokens", lambda self, ids: ["▁a", "▁d", "o", "g"][: len(ids)])
+    assert heads_of("a folder", ["adog"])[1][0] == [(0, "adog")] * 4
+    model = Model.from_pretrained("a folder").eval()
+    monkeypatch.setattr(Tokenizer, "__call__", spaces(Tokenizer.__call__))
+    assert heads_of(model, ["a dog"], Tokenizer())[1][0] == [(0, "a"), (1, "dog"), (1, "dog"), (1, "dog")]
+
+
+def spaces(call):
+    return lambda self, texts, **ways: call(self, [text.replace(" ", "") for text in texts], **ways)
+
+
 def test_a_picture_of_each_text_and_layer(transformers, tmp_path):
-    pictures("a folder", ["cat", "horse"], tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["text-0-layer-0.png", "text-1-layer-0.png"]
+    pictures("a folder", ["cat", "horse"], tmp_path / "new")
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["text-0-layer-0.png", "text-1-layer-0.png"]
+
+
+def test_a_picture_over_tokens(transformers, tmp_path, monkeypatch):
+    monkeypatch.setattr(Batch, "word_ids", lambda self, i: [0, 0, 0])
+    monkeypatch.setattr(Batch, "word_to_chars", lambda self, i, word: (0, 3))
+    drawn = []
+    monkeypatch.setattr("attention_map.attention_map", lambda *given: drawn.append(given) or Figure())
+    pictures("a folder", ["cat"], tmp_path)
+    pictures("a folder", ["cat"], tmp_path, over_tokens=True)
+    assert [(tuple(weights.shape), names) for weights, names in drawn] == [
+        ((2, 1, 1), ["cat"]),
+        ((2, 3, 3), list("cat")),
+    ]
 
 
 def test_without_a_head_its_columns_of_the_projection_count_for_nothing():
     model = Model.from_pretrained("").eval()
-    batch = Tokenizer()(["cat", "horse"], True, "right", True, "pt")
+    batch = encoded(model, Tokenizer(), ["cat", "horse"])
     whole = model(**batch).output
     with torch.no_grad(), without_head(model.layer.output, 1, 2):
         without = model(**batch).output

@@ -115,9 +115,11 @@ def files():
         "model.gguf": (gguf(GGUF), GGUF),
         "zip.pt": (saved(state), shapes),
         "legacy.bin": (saved(state, _use_new_zipfile_serialization=False), shapes),
-        "lightning.ckpt": (
-            saved({"epoch": 3, "state_dict": state, "hyper": {"lr": 1e-3}}),
-            {f"state_dict.{n}": s for n, s in shapes.items()},
+        "lightning.ckpt": (saved({"epoch": 3, "state_dict": state, "hyper": {"lr": 1e-3}}), shapes),
+        "deepspeed.pt": (saved({"optimizer": tied, "model": {"module": state, "step": 3}}), shapes),
+        "elsewhere.pt": (
+            saved({"model": {"name": "none"}, "ema": {"weights": state}}),
+            {f"ema.weights.{n}": s for n, s in shapes.items()},
         ),
         "tied.pt": (saved(tied), {"emb.weight": (4, 3), "head.weight": (4, 3), "half": (2, 3)}),
         "zip64.pt": (zip64(saved(tied)), {"emb.weight": (4, 3), "head.weight": (4, 3), "half": (2, 3)}),

@@ -135,7 +135,7 @@ async function zip(read, size) {
       const local = viewOf(await read(fields[2], 30));
       const inside = fields[2] + 30 + local.getUint16(26, true) + local.getUint16(28, true);
       const { value, calls } = unpickled(await read(inside, fields[0]));
-      return { format: "PyTorch", tensors: tensorsOf(value), calls };
+      return { format: "PyTorch", tensors: tensorsOf(stateOf(value)), calls };
     }
     at += 46 + nameLength + extraLength + commentLength;
   }
@@ -148,7 +148,7 @@ function legacy(bytes) {
   for (let at = 0, i = 0; i < 4 && at < bytes.length; i++) {
     const one = unpickled(bytes.subarray(at));
     one.calls.forEach((call) => calls.add(call));
-    const tensors = tensorsOf(one.value);
+    const tensors = tensorsOf(stateOf(one.value));
     if (Object.keys(tensors).length || i === 3) return { format: "PyTorch", tensors, calls: [...calls] };
     at += one.end;
   }
@@ -235,6 +235,16 @@ function unpickled(bytes) {
     if (!operations[code]) throw new Unread("broken", { format: "pickle" });
     operations[code]();
   }
+}
+
+/** What was saved, or the state dict in it. */
+function stateOf(value) {
+  for (let state = value; state instanceof Map;) {
+    const entries = [...state];
+    if (entries.some(([, one]) => isList(one?.shape))) return state;
+    state = entries.find(([key]) => /^(state_dict|model|module)$/.test(key))?.[1];
+  }
+  return value;
 }
 
 /** {name: shape} of the tensors of a state dict, however deep it lies; of a saved module too. */
