@@ -43,10 +43,10 @@ def meanings(model, tokenizer, texts: list[str]) -> torch.Tensor:
     return torch.stack(each)
 
 
-def left_of_the_meaning(model, tokenizer, texts: list[str]) -> list[float]:
+def left_of_the_meaning(whole, model, tokenizer, texts: list[str]) -> list[float]:
     """For every head of the first layer, the least cosine of a text's meaning with that without the head."""
-    whole, first = meanings(model, tokenizer, texts), model.encoder.layer[0].attention.output.dense
-    found, heads = [], model.config.num_attention_heads
+    first, heads = model.encoder.layer[0].attention.output.dense, model.config.num_attention_heads
+    found = []
     for head in range(heads):
         with without_head(first, head, heads):
             without = meanings(model, tokenizer, texts)
@@ -54,18 +54,15 @@ def left_of_the_meaning(model, tokenizer, texts: list[str]) -> list[float]:
     return found
 
 
-def apart(model, tokenizer, texts: list[str]) -> float:
+def apart(whole) -> float:
     """The median cosine between the meanings of two different texts."""
-    meaning = torch.nn.functional.normalize(meanings(model, tokenizer, texts), dim=1)
-    cosines = (meaning @ meaning.T)[torch.ones(len(texts), len(texts), dtype=torch.bool).triu(1)]
-    return cosines.median().item()
+    n, meaning = len(whole), torch.nn.functional.normalize(whole, dim=1)
+    return (meaning @ meaning.T)[torch.ones(n, n, dtype=torch.bool).triu(1)].median().item()
 
 
-def twins(model, tokenizer) -> float:
-    """The greatest cosine between the meanings of two texts that differ in one word."""
-    each = [[text.format(word) for word in words] for text, _, words in PAIRS]
-    first, second = (meanings(model, tokenizer, list(side)) for side in zip(*each, strict=True))
-    return torch.cosine_similarity(first, second).max().item()
+def twins(whole) -> float:
+    """The greatest cosine between the meanings of SENTENCES that differ in one word, which stand beside each other."""
+    return torch.cosine_similarity(whole[::2], whole[1::2]).max().item()
 
 
 def main() -> None:
@@ -83,8 +80,8 @@ def main() -> None:
         over = torch.stack(list(over.values()))  # (layers, B, H, L, L)
         names, _ = by_word(over[:, 0], spoken[0])
         found = torch.stack([looks(over[:, i], len(own)) for i, own in enumerate(said)])
-        left = left_of_the_meaning(model, tokenizer, SENTENCES)
-        between_texts, between_twins = apart(model, tokenizer, SENTENCES), twins(model, tokenizer)
+        whole = meanings(model, tokenizer, SENTENCES)
+        left = left_of_the_meaning(whole, model, tokenizer, SENTENCES)
     recorded = torch.stack(list(maps.values()))  # (layers, B, H, L, L)
     given = torch.stack(own)
     error = (recorded - given).abs().max().item()
@@ -112,8 +109,8 @@ def main() -> None:
         "tokens_of_sentences": [len(own) for own in said],
         "looks": [[[round(w, 5) for w in layer] for layer in kind] for kind in found.mean(0).tolist()],
         "without": [round(cosine, 5) for cosine in left],
-        "apart": round(between_texts, 5),
-        "twins": round(between_twins, 5),
+        "apart": round(apart(whole), 5),
+        "twins": round(twins(whole), 5),
         "words_in_pieces": sum(token.startswith("##") for own in said for token in own),
         "maps": [
             [[[[round(w, 5) for w in row] for row in head] for head in text] for text in layer]

@@ -96,7 +96,7 @@ print(*(reading.layout.order.__name__ for reading in layer.readings))
 cut = numbers(layer, packed)
 print(*cut, sep="\n")
 # --8<-- [end:numbers]
-from convert import bias_of
+from atlas import bias_of
 
 assert "number of heads: 8 " in counted[0]  # guard: heads_are_counted
 (apart,) = find({n: t.shape for n, t in stored.items()})

@@ -111,6 +111,11 @@ def axes_of(axes: str) -> list[list[str]]:
     return [(inside or alone).split() for inside, alone in re.findall(r"\(([^)]*)\)|(\S+)", axes)]
 
 
+def bias_of(name: str) -> str:
+    """What the bias beside a matrix is called: in_proj_weight -> in_proj_bias, query.kernel -> query.bias, query/w -> query/b."""
+    return re.sub(r"(weight|kernel|w)$", lambda end: "b" if end[1] == "w" else "bias", name)
+
+
 def shapes_of(layout: Layout, E: int, H: int, K: int | None = None, D: int | None = None) -> dict[str, tuple[int, ...]]:
     """The shapes of its tensors at those sizes: E embed_dim, H heads of queries, K of keys and values, D head_dim."""
     sizes, K = {"e": E, "d": D or E // H}, K or H

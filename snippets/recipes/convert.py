@@ -11,11 +11,10 @@ As a program: python convert.py model.safetensors --to torch --heads 12 -o out.s
 Letters: H heads of queries, K of keys and values, E embed_dim, D head_dim. Needs paper_heads.py, atlas.py and layouts_*.py beside it.
 """
 
-import re
 from dataclasses import replace
 
 import torch
-from atlas import Layout, axes_of, layouts, slots_of
+from atlas import Layout, axes_of, bias_of, layouts, slots_of
 from paper_heads import Paper
 from torch import Tensor
 
@@ -128,11 +127,6 @@ def to_paper(state: State, layout, num_heads, num_key_value_heads=None, prefix="
         if not others:
             raise
         raise ValueError(f"{error}; names and shapes are those of {', '.join(others[:6])}") from None
-
-
-def bias_of(name: str) -> str:
-    """What the bias beside a matrix is called: in_proj_weight -> in_proj_bias, query.kernel -> query.bias."""
-    return re.sub(r"(weight|kernel)$", "bias", name)
 
 
 def completed(found, layout, H, K, prefix) -> Paper:

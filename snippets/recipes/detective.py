@@ -13,7 +13,7 @@ attention_names.py, atlas.py and layouts_*.py beside it; with --numbers also det
 import argparse
 import re
 
-from atlas import Layout, Part, axes_of, blocks, groups, layouts
+from atlas import Layout, Part, axes_of, bias_of, blocks, groups, layouts
 from attention_layer import Layer, Reading, sizes
 from attention_names import Shapes, heads_in, heads_said, stem
 from attention_names import layers as layers_of
@@ -23,7 +23,6 @@ ELSEWHERE = {
     "query_key_value",  # of GLM and of old Megatron files too, in other orders
     "qkv_proj",  # of much code written by hand, head by head or in blocks
 }
-BIAS = {"weight": "bias", "kernel": "bias", "w": "b"}
 
 
 def fits(layout: Layout, main: str, tensors: Shapes) -> str | None:
@@ -55,7 +54,7 @@ def one_width(layout: Layout, base: str, tensors: Shapes) -> bool:
 def biases_agree(layout: Layout, base: str, tensors: Shapes) -> bool:
     """Whether the layer has the biases of the layout and no other, or none at all."""
     declared = layout.tensors.keys() - layout.matrices.keys()
-    other = {re.sub(r"(weight|kernel|w)$", lambda end: BIAS[end[1]], name) for name in layout.tensors}
+    other = set(map(bias_of, layout.tensors))
     return {name for name in declared | other if base + name in tensors} in (declared, set())
 
 

@@ -3,14 +3,14 @@
     (layer,) = find({name: tensor.shape for name, tensor in state.items()})
     print(*numbers(layer, state), sep="\\n")  # by the numbers, number of heads: 12 (z 29.4)
 
-Needs layout_trace.py and attention_layer.py beside it, and PyTorch.
+Needs layout_trace.py, atlas.py and attention_layer.py beside it, and PyTorch.
 """
 
-import re
 from itertools import takewhile
 
+from atlas import bias_of
 from attention_layer import Layer
-from layout_trace import decide, heads, orders, orientation, packing, relation, rotary, together
+from layout_trace import Verdict, decide, heads, orders, orientation, packing, relation, rotary, together
 
 # the orders of atlas.py as layout_trace.py writes them: t which of the three, h the head, d the number in it
 ROWS = {"blocks qkv": "(t h d)", "groups": "(h t d)"}
@@ -57,9 +57,7 @@ def numbers(layer: Layer, state: dict, num_heads: int | None = None) -> list[str
             fits = [all(one.part(layer.names[role]).axes == axes for role, axes in said.items()) for one in layer.readings]
             told += [OTHERWISE] * (any(layer.readings) and not any(fits))
         if not H and square and len([n for n in range(2, width // 4 + 1) if width % n == 0]) > 1:
-            either = [together([heads(*(one[r] for r in "qkv"), o(one["o"])) for one in every]) for o in (lambda w: w, lambda w: w.T)]
-            best = max(either, key=lambda found: max(found.evidence.values()))
-            told.append(line("number of heads", best))
+            told.append(line("number of heads", heads_either_way([[one[role] for role in "qkvo"] for one in every])))
         if H and (len(every[0]["q"]) // H) % 2 == 0:
             told += answered("rotary pairs", [rotary(one["q"], one["k"], H) for one in every])[1]
     return told
@@ -114,12 +112,15 @@ def counted_in_blocks(packed: list, outs: list) -> int | None:
     """The same of matrices with all queries first, then all keys, by their outputs as well."""
     if any(o is None or o.shape != (o.shape[0],) * 2 for o in outs) or packed[0].shape[1] < 16:
         return None
-    either = []
-    for turn in (False, True):
-        either.append(together([heads(*one.chunk(3), o.T if turn else o) for one, o in zip(packed, outs, strict=True)]))
-    best = max(either, key=lambda found: max(found.evidence.values()))
+    best = heads_either_way([(*one.chunk(3), o) for one, o in zip(packed, outs, strict=True)])
     order = together([packing(one, best.answer) for one in packed])
     return best.answer if best.sure and order.sure and order.answer == ROWS["blocks qkv"] else None
+
+
+def heads_either_way(layers: list) -> Verdict:
+    """The number of heads of layers [(q, k, v, o)], with their outputs (out, in) or (in, out): the one that shows more."""
+    either = [together([heads(q, k, v, o.T if turned else o) for q, k, v, o in layers]) for turned in (False, True)]
+    return max(either, key=lambda found: max(found.evidence.values()))
 
 
 def verdict(layer: Layer, state: dict, answer: str, H: int, turned: bool, out: str | None) -> list[str]:
@@ -145,7 +146,7 @@ def own(layer: Layer, state: dict, H: int, order: str, turned: bool, out: str | 
     parts = []
     for role, name in layer.names.items():
         parts.append((name.removeprefix(prefix), role, axes[role]))
-        bias = re.sub("(weight|kernel)$", "bias", name)
+        bias = bias_of(name)
         if bias != name and bias in state:
             parts.append((bias.removeprefix(prefix), role, "e" if role == "o" else "(n d)"))
     tensors = ",\n    ".join(f'"{name}": Part("{role}", "{given}")' for name, role, given in parts)

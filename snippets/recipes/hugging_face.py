@@ -47,8 +47,7 @@ def encoded(model, tokenizer, texts: list[str]):
 
 def in_text(batch, i: int, text: str) -> list:
     """Words as a fast tokenizer knows them, where they are in the text."""
-    numbers = batch.word_ids(i)[: int(batch["attention_mask"][i].sum())]
-    return [w if w is None else (w, text[slice(*batch.word_to_chars(i, w))].strip()) for w in numbers]
+    return [w if w is None else (w, text[slice(*batch.word_to_chars(i, w))].strip()) for w in batch.word_ids(i)]
 
 
 def pieces(tokens: list[str], tokenizer) -> list:
@@ -92,7 +91,7 @@ def heads_of(model, texts: list[str], tokenizer=None):
         n = int(batch["attention_mask"][i].sum())
         ids = batch["input_ids"][i, :n]
         tokens.append(tokenizer.convert_ids_to_tokens(ids))
-        own = in_text(batch, i, text) if tokenizer.is_fast else None
+        own = in_text(batch, i, text)[:n] if tokenizer.is_fast else None
         if own is None or not are_words(own):  # it does not know
             own = pieces(tokens[i], tokenizer)
         words.append(own)

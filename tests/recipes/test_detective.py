@@ -26,13 +26,21 @@ from builder import archives
 ROOT = Path(__file__).parents[2]
 
 
+def drawn(name):
+    """Tensors of a layout drawn at random, and the layer that is found in them."""
+    state = {
+        tensor: torch.randn(shape) for tensor, shape in layer_of(layouts()[name], keys_of(layouts()[name])).items()
+    }
+    (layer,) = find({tensor: t.shape for tensor, t in state.items()}, num_heads=H)
+    return state, layer
+
+
 @pytest.mark.parametrize("name", NAMED)
 def test_where_is_the_papers_matrix(name):
     """For each layout and reading: the expression, evaluated, is to_paper's head."""
     layout = layouts()[name]
     K = keys_of(layout)
-    state = {tensor: torch.randn(shape) for tensor, shape in layer_of(layout, K).items()}
-    (layer,) = find({tensor: t.shape for tensor, t in state.items()}, num_heads=H)
+    state, layer = drawn(name)
     reading = next(one for one in layer.readings if name in one.layouts)
     paper = to_paper(state, layout, H, K, prefix="x.")
     for role, heads in (("q", H), ("k", K), ("v", K), ("o", H)):
@@ -406,10 +414,7 @@ def test_a_header_whose_length_begins_like_a_pickle_is_one(tmp_path):
 @pytest.mark.parametrize("name", NAMED)
 def test_what_is_to_be_called_runs(name):
     """The line under each reading, with torch's place or without."""
-    layout = layouts()[name]
-    K = keys_of(layout)
-    state = {tensor: torch.randn(shape) for tensor, shape in layer_of(layout, K).items()}
-    (layer,) = find({tensor: t.shape for tensor, t in state.items()}, num_heads=H)
+    state, layer = drawn(name)
     calls = [line.strip() for line in lines(layer, H) if re.search(r"(convert|to_paper)\(", line)]
     assert calls
     for call in calls:
