@@ -1,7 +1,8 @@
 """What many pages carry alike is taken out of the finished site's pages, into files that a reader fetches once.
 
 Letters of formulas: what stands on many pages stands in one sheet, by whose address a formula names it; a page keeps the
-others. Icons: a class, whose picture stands in the style sheet. Scripts: a file, and the page's policy names them no more.
+others. Icons: a class, whose place in the one picture of all icons stands in the style sheet: a browser makes a document of
+each picture, which takes as long as laying out a screen of text. Scripts: a file, and the page's policy names them no more.
 What scripts read: a script that puts it where they look for it. Whole files, and the numbers of figures: a folded box that
 shows them fetches them when it is opened (site.js), and holds a link to them till then. What an explorer reads, where it is
 much: a file, which the explorer fetches when it is used; `data-NAME-at` says where it lies. The dialog of the search, which
@@ -31,7 +32,8 @@ LETTERS = re.compile(r'(<svg class="math-glyphs"[^>]*>)<defs>(.*?)</defs></svg>'
 LETTER = re.compile(r'<path id="([^"]*)"[^>]*>')
 USED = re.compile(r'(<use\b[^>]* href=")#([^"]*)"')
 ICON = re.compile(r'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24"><path d="([^"]*)"/></svg>')
-ICONS = ".icon{background:currentcolor;mask:var(--icon) center/contain no-repeat;forced-color-adjust:none;print-color-adjust:exact}"
+SIDE = 24  # of an icon; as much is left between two
+ICONS = '.icon{{background:currentcolor;mask:url("{}") 0 0/{}% 100% no-repeat;forced-color-adjust:none;print-color-adjust:exact}}'
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.S)
 SCRIPTS = re.compile(r"(?:<script>(?:(?!</script>).)*</script>\s*)+", re.S)
 BOX = re.compile(r'<details class="file"[^>]*>.*?</details>', re.S)
@@ -84,7 +86,7 @@ def take_out(folder: Path) -> None:
             path.write_text(made, encoding="utf-8")
     if icons:
         with (folder / STYLES).open("a", encoding="utf-8") as styles:
-            styles.write(ICONS + "".join(map(_rule, icons, range(len(icons)))) + "\n")
+            styles.write(_rules(icons) + "\n")
 
 
 def _on_many(things: Iterable[str]) -> list[str]:
@@ -185,9 +187,16 @@ def _named(icon, icons):
     return f'<svg class="icon icon-{icons.index(icon[1])}"></svg>' if icon[1] in icons else icon[0]
 
 
-def _rule(outline, number):
-    picture = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24'><path d='{outline}'/></svg>"
-    return f'.icon-{number}{{--icon:url("data:image/svg+xml,{quote(picture, safe=" =:/")}")}}'
+def _rules(icons):
+    """The style of all icons: a picture in which they stand side by side, and the place of each."""
+    width = SIDE * (2 * len(icons) - 1)
+    outlines = "".join(
+        f"<path transform='translate({2 * SIDE * number})' d='{outline}'/>" for number, outline in enumerate(icons)
+    )
+    picture = f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {SIDE}'>{outlines}</svg>"
+    one = ICONS.format(f"data:image/svg+xml,{quote(picture, safe=' =:/')}", 100 * width // SIDE)
+    places = (100 * number / (len(icons) - 1) for number in range(1, len(icons)))
+    return one + "".join(f".icon-{number}{{mask-position:{place:.4g}% 0}}" for number, place in enumerate(places, 1))
 
 
 def _without_tables(figure, page, folder, root):
