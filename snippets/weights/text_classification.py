@@ -70,6 +70,7 @@ def naive_bayes(x, y, classes):
 # --8<-- [start:logistic]
 def logistic(x, y, classes, decay):
     """The same shapes, by maximum likelihood with weight decay."""
+    x = x.to_sparse()  # most counts are 0
     weight = torch.zeros(x.shape[1], classes, requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.LBFGS(
