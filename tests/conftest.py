@@ -35,7 +35,8 @@ def pytest_collection_modifyitems(items):
 
 def pytest_collection_finish(session):
     """Both cores have work while the site is built."""
-    if session.items and _needs_the_site(session.items[-1]) and not session.config.option.collectonly:
+    needed = session.items and _needs_the_site(session.items[-1]) and "SITE_DIR" not in os.environ
+    if needed and not session.config.option.collectonly:
         shared_site.begin()
 
 

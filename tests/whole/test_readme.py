@@ -1,4 +1,7 @@
-"""Every command of both READMEs is run, in a copy of the project, but `make test`, which is what runs this."""
+"""Every command of both READMEs is run, but `make test`, which is what runs this.
+
+In the small project, which does the same: the whole is built once for all tests, by `mkdocs build` as `make build` does.
+"""
 
 import os
 import re
@@ -39,8 +42,6 @@ RUN_HERE = [
     "SITE_URL=https://example.org/attention/ REPO_URL=https://github.com/example/attention make build",
 ]
 
-pytestmark = pytest.mark.xdist_group("readme")
-
 
 def test_both_readmes_hold_the_same_commands():
     assert COMMANDS["README.md"] == COMMANDS["README.ja.md"]
@@ -79,25 +80,9 @@ def test_what_the_readme_names_is_there():
             assert link.startswith(("https:", "http:")) or (ROOT / link).exists(), f"{name} links to {link}"
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    """The project as it is, the records of its scripts with it, the virtual environment by a link."""
-    shared_site.built()
-    folder = tmp_path_factory.mktemp("readme") / "project"
-    shutil.copytree(
-        ROOT,
-        folder,
-        ignore=shutil.ignore_patterns(
-            ".venv", ".libraries", ".git", "site", "tested", "__pycache__", ".pytest_cache", ".hypothesis"
-        ),
-    )
-    (folder / ".venv").symlink_to(ROOT / ".venv")
-    return folder
-
-
 @pytest.fixture
-def small_copy(small):
-    """The small project with what make reads: for commands that do the same there, and are tried on the whole elsewhere."""
+def copy(small):
+    """The small project with what make reads, and the virtual environment by a link."""
     for name in ("Makefile", "requirements.txt", "constraints.txt"):
         shutil.copy2(ROOT / name, small.folder)
     small.path(".venv").symlink_to(ROOT / ".venv")
@@ -148,54 +133,50 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_make_serve(small_copy):
-    """On a port of our own: 8000 and 8001 may be taken where the tests run; `PORT=` is what the second command shows.
-
-    The whole is served by hand below.
-    """
+def test_make_serve(copy):
+    """On a port of our own: 8000 and 8001 may be taken where the tests run; `PORT=` is what the second command shows."""
     port = free_port()
-    serves("make serve", small_copy, port, PORT=str(port))
+    serves("make serve", copy, port, PORT=str(port))
 
 
-def test_make_serve_on_a_busy_port(small_copy):
+def test_make_serve_on_a_busy_port(copy):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        done = shell(f"PORT={taken.getsockname()[1]} make serve", small_copy)
+        done = shell(f"PORT={taken.getsockname()[1]} make serve", copy)
     assert done.returncode != 0
     assert "is taken by another program. Take another one: PORT=" in done.stderr
 
 
-def test_make_build(small_copy):
-    """The whole is built below, for publishing, and is the site that all tests share."""
-    shutil.rmtree(small_copy / "site")
-    done = shell("make build", small_copy)
+def test_make_build(copy):
+    shutil.rmtree(copy / "site")
+    done = shell("make build", copy)
     assert done.returncode == 0, done.stderr
-    assert (small_copy / "site/ja/index.html").exists()
-    assert 'rel="edit"' not in (small_copy / "site/en/layouts/two-sums/index.html").read_text(encoding="utf-8")
+    assert (copy / "site/ja/index.html").exists()
+    assert 'rel="edit"' not in (copy / "site/en/layouts/two-sums/index.html").read_text(encoding="utf-8")
 
 
 def test_make_build_for_publishing(copy):
     done = shell(RUN_HERE[-1], copy)
     assert done.returncode == 0, done.stderr
-    page = (copy / "site/en/layouts/rosetta/index.html").read_text(encoding="utf-8")
-    assert '<link rel="canonical" href="https://example.org/attention/en/layouts/rosetta/">' in page
-    assert 'href="https://github.com/example/attention/edit/main/docs/en/layouts/rosetta.md"' in page
-    assert 'href="/attention/ja/layouts/rosetta/"' in page
+    page = (copy / "site/en/layouts/two-sums/index.html").read_text(encoding="utf-8")
+    assert '<link rel="canonical" href="https://example.org/attention/en/layouts/two-sums/">' in page
+    assert 'href="https://github.com/example/attention/edit/main/docs/en/layouts/two-sums.md"' in page
+    assert 'href="/attention/ja/layouts/two-sums/"' in page
     assert 'href="/attention/ja/"' in (copy / "site/index.html").read_text(encoding="utf-8")
 
 
 def test_make_stamp(copy):
-    page = copy / "docs/en/layouts/rosetta.md"
+    page = copy / "docs/en/layouts/two-sums.md"
     page.write_text(page.read_text(encoding="utf-8") + "\nOne more sentence.\n", encoding="utf-8")
     before = (copy / "docs/translations.lock.json").read_text(encoding="utf-8")
-    done = shell("make stamp PAGE=layouts/rosetta", copy)
+    done = shell("make stamp PAGE=layouts/two-sums", copy)
     assert done.returncode == 0, done.stderr
     assert (copy / "docs/translations.lock.json").read_text(encoding="utf-8") != before
 
 
 def test_by_hand_and_half_made(copy):
-    """The three plain commands, then make, over a .venv that has no mark of being whole. Last: it becomes the copy's own.
+    """The three plain commands, then make, over a .venv that has no mark of being whole.
 
     The packages are those that `make` has just installed for this run: fetching a hundred of them again proves nothing.
     """

@@ -9,6 +9,7 @@ import yaml
 from small_project import SmallProject
 
 PAGE = "layouts/two-sums.md"
+ONCE = pytest.mark.xdist_group("french")  # built by one process
 
 
 def in_french(small):
@@ -52,6 +53,7 @@ def stamped(small):
     return small
 
 
+@ONCE
 def test_its_pages_stand_beside_the_others(built):
     page = built.read("site/fr/layouts/two-sums/index.html")
     assert re.search(r'<html lang="fr"', page)
@@ -69,6 +71,7 @@ def test_its_pages_stand_beside_the_others(built):
     assert {doc["location"].partition("#")[0] for doc in index["docs"]} == {"", "layouts/two-sums/"}
 
 
+@ONCE
 def test_a_page_that_it_lacks_is_nowhere_named(built):
     assert not built.path("site/fr/practice").exists()
     for language in ("ja", "en"):
@@ -79,6 +82,7 @@ def test_a_page_that_it_lacks_is_nowhere_named(built):
         assert "fr/practice" not in sitemap
 
 
+@ONCE
 def test_the_doors_and_the_sitemap_name_it(built):
     doors = built.read("site/index.html")
     assert re.search(r'<a href="[^"]*/fr/" lang="fr" hreflang="fr"><strong>Français</strong> Entrez\.</a>', doors)
