@@ -114,14 +114,6 @@ def test_the_root():
     assert (site / ".nojekyll").exists()
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_page_holds_under_any_address(source):
-    """A path from the host's root would leave a site that is published below one: only the build, which knows, writes it."""
-    other = LANGUAGES[source[:2] == LANGUAGES[0]]
-    absolute = re.findall(r'<(\w+)\b[^>]*\b(?:href|src)="(/[^"]*)"', html(source))
-    assert absolute == [("a", f"/{other}/{address(source)}")], "the switch of language, and nothing else"
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_lesson_can_be_downloaded(language):
     for source in SOURCES:

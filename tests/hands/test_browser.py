@@ -191,9 +191,9 @@ def set_scheme(window, scheme):
     page.evaluate(SETTLE)
 
 
-# A page comes piece by piece, and is looked at between a phone and a desk, where a template or an explorer differs. It is
-# looked at wide or narrow, its twin in the other language the other way; in both ways, and in both schemes of
-# colours, where a template or an explorer differs; in every way at once where all of the theme is. 320: a window of 1280 at 400 %.
+# A page is looked at wide or narrow, its twin in the other language the other way. Where a template or an explorer differs:
+# in both ways and both schemes of colours, in what lies between a phone and a desk, and while it comes piece by piece; in
+# every way at once where all of the theme is. 320: a window of 1280 at 400 %.
 WAYS = [(1280, "light"), (1280, "dark"), (320, "dark"), (320, "light")]
 WHOLE = "en/layouts/rosetta/"
 ONE_OF_EACH = {
@@ -213,17 +213,18 @@ def ways_of(address):
 @pytest.mark.parametrize("address", PAGES, ids=[page.strip("/") or "root" for page in PAGES])
 def test_every_page(chromium, window, server, address, tmp_path):
     """Nothing goes wrong on it, it fits every window, axe finds nothing, and a first visit costs little."""
-    page, comes = window.page, address in ONE_OF_EACH
+    page, one_of_each = window.page, address in ONE_OF_EACH
     page.set_viewport_size({"width": 1280, "height": 900})
-    for _ in range(5):  # where a page comes in more pieces, it is styled more often: that is the machine's doing
+    for again in range(5):  # where a page comes in more pieces, it is styled more often: that is the machine's doing
+        if again:
+            page.goto("about:blank")
         server.sent.clear()
         with browser.at_work(chromium, page, tmp_path, tasks=False) as work, suppress(TimeoutError):
             page.goto(f"{server.base}/{address or '#doors'}")  # the root would go on to the language of the browser
-            browser.until(page, COME) if comes else page.evaluate(SETTLE)
-        came, may_be_styled = not comes or page.evaluate(COME), STYLED * page.evaluate(SEEN) + BUILT
+            browser.until(page, COME) if one_of_each else page.evaluate(SETTLE)
+        came, may_be_styled = not one_of_each or page.evaluate(COME), STYLED * page.evaluate(SEEN) + BUILT
         if came and work.styled < may_be_styled:
             break
-        page.goto("about:blank")
     assert came, ["what waits for its time never comes", *window.noticed()]
     assert work.styled < may_be_styled, "something makes the browser style the page again and again"
     window.whole()
@@ -233,7 +234,7 @@ def test_every_page(chromium, window, server, address, tmp_path):
     language, _, rest = address.partition("/")
     if rest in ELEMENTS and (elements := page.evaluate("document.querySelectorAll('*').length")) >= ELEMENTS[rest]:
         faults.append(f"{elements} elements")
-    for width in (1280, 1024, 768, 360, 320) if address in ONE_OF_EACH else (1280, 360, 320):
+    for width in (1280, 1024, 768, 360, 320) if one_of_each else (1280, 360, 320):
         page.set_viewport_size({"width": width, "height": 900})
         faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
         if width in ASKED:
@@ -242,7 +243,7 @@ def test_every_page(chromium, window, server, address, tmp_path):
             faults += [f"{width}: {wrong}: {told}" for _, wrong, script in asked for told in page.evaluate(script)]
         if width == 360 and address in SCROLL_SIDEWAYS:
             assert page.evaluate(SCROLLERS) > 1, "nothing scrolls: what says so is not looked at"
-    page.evaluate(DROP_ALIKE, not comes)
+    page.evaluate(DROP_ALIKE, not one_of_each)
     seen = 0
     for width, scheme in ways_of(address):
         page.set_viewport_size({"width": width, "height": 900})
@@ -617,6 +618,8 @@ def test_a_page_names_its_language_and_its_twin(site, address):
     other = "en" if language == "ja" else "ja"
     switch = re.search(r'<a href="([^"]*)"[^>]*class="language-switch"', html)
     assert switch[1] == f"/{other}/{rest}"
+    # Any other path from the host's root would leave a site that is published below one.
+    assert re.findall(r'\b(?:href|src)="(/[^"]*)"', html) == [switch[1]]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

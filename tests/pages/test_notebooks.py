@@ -225,7 +225,7 @@ def test_a_practice_notebook_runs_in_jupyter(name, tmp_path):
     assert sorted(told) == sorted(sentence for known in says.values() for sentence in known.values())
     for cell in code[1:]:
         imports = re.findall(r"^from (capture|checks) import", cell.source, re.M)
-        assert all((tmp_path / f"{name}.py").exists() for name in imports)
+        assert all((tmp_path / f"{recipe}.py").exists() for recipe in imports)
 
 
 def test_outputs_of_the_practice_notebooks_are_those_of_the_run(built_small_project):

@@ -82,34 +82,32 @@ def told(page):
     return line.inner_text() if line.is_visible() else ""
 
 
-def asked(page, docs, query):
-    """What the worker answers of a site that holds nothing but `docs` (texts by address)."""
-    entries = [{"location": location, "title": location, "text": text} for location, text in docs.items()]
-    return page.evaluate(
-        """([docs, query]) => new Promise((answer) => {
-            const worker = new Worker("/javascripts/search.js");
-            worker.addEventListener("message", ({ data }) => data.type === 3 && answer(data.data));
-            worker.postMessage({ type: 0, data: { docs } });
-            worker.postMessage({ type: 2, data: query });
-        })""",
-        [entries, query],
-    )
-
-
-def ranked(page, language, queries):
-    """For each query the addresses that the worker answers, best first: what `found` reads from the list, without a list."""
-    return page.evaluate(
-        """([index, queries]) => new Promise(async (answer) => {
+def asked(page, index, *queries):
+    """{query: the first ten items that the worker answers}; index: the texts by address, or where an index of the site lies."""
+    docs = index
+    if isinstance(index, dict):
+        docs = {"docs": [{"location": address, "title": address, "text": text} for address, text in index.items()]}
+    told = page.evaluate(
+        """async ([docs, queries]) => {
+            const index = typeof docs === "string" ? await (await fetch(docs)).json() : docs;
             const worker = new Worker("/javascripts/search.js"), told = [];
-            worker.addEventListener("message", ({ data }) => {
-              if (data.type === 3) told.push(data.data.items.map(([{ location }]) => location.split("#")[0]));
-              if (told.length === queries.length) answer(told);
+            return new Promise((answer) => {
+              worker.addEventListener("message", ({ data }) => {
+                if (data.type === 3 && told.push(data.data.items.slice(0, 10)) === queries.length) answer(told);
+              });
+              worker.postMessage({ type: 0, data: index });
+              queries.forEach((data) => worker.postMessage({ type: 2, data }));
             });
-            worker.postMessage({ type: 0, data: await (await fetch(index)).json() });
-            queries.forEach((data) => worker.postMessage({ type: 2, data }));
-        })""",
-        [f"/{language}/search/search_index.json", queries],
+        }""",
+        [docs, queries],
     )
+    return dict(zip(queries, told, strict=True))
+
+
+def ranked(page, language):
+    """{query: what `found` reads from the list}, of all queries, without a list."""
+    told = asked(page, f"/{language}/search/search_index.json", *QUERIES[language])
+    return {query: [item[0]["location"].partition("#")[0] for item in items] for query, items in told.items()}
 
 
 def answers(page, wanted):
@@ -119,13 +117,13 @@ def answers(page, wanted):
 @pytest.mark.parametrize("language", QUERIES)
 def test_what_readers_type_finds_the_page_that_answers(fields, language):
     ranks, table = {}, []
-    queries = list(QUERIES[language])
-    all_results = ranked(fields[language], language, queries)
-    for query, results in [*zip(queries, all_results, strict=True)][::25]:
-        assert found(fields[language], query) == results[:10], "the list shows what the worker answers"
-    for (query, wanted), results in zip(QUERIES[language].items(), all_results, strict=True):
-        ranks[query] = next((rank for rank, page in enumerate(results, 1) if answers(page, wanted)), None)
-        table.append(f"{ranks[query] or '-':>4}  {query:40} {'' if ranks[query] == 1 else ' '.join(results[:3])}")
+    results = ranked(fields[language], language)
+    for query in list(results)[::25]:
+        assert found(fields[language], query) == results[query], "the list shows what the worker answers"
+    for query, wanted in QUERIES[language].items():
+        best = results[query]
+        ranks[query] = next((rank for rank, page in enumerate(best, 1) if answers(page, wanted)), None)
+        table.append(f"{ranks[query] or '-':>4}  {query:40} {'' if ranks[query] == 1 else ' '.join(best[:3])}")
     first = sum(rank == 1 for rank in ranks.values())
     three = sum(rank is not None and rank <= 3 for rank in ranks.values())
     mean = sum(1 / rank for rank in ranks.values() if rank) / len(ranks)
@@ -246,19 +244,16 @@ def test_spellings_of_one_word_find_the_same_pages(fields, language, spellings):
 
 def test_text_may_be_spelt_otherwise_than_the_query(fields):
     docs = {"a/": "エンコーダ層とデコーダーとライブラリー", "b/": "nothing", "c/": "ﾒﾓﾘ and ﬁne-tuning"}
-    for query, page in {
-        "エンコーダー層": "a/",
-        "デコーダ": "a/",
-        "ライブラリ": "a/",
-        "メモリー": "c/",
-        "finetuning": "c/",
-    }.items():
-        assert [item[0]["location"] for item in asked(fields["ja"], docs, query)["items"]] == [page], query
+    pages = {"エンコーダー層": "a/", "デコーダ": "a/", "ライブラリ": "a/", "メモリー": "c/", "finetuning": "c/"}
+    told = asked(fields["ja"], docs, *pages)
+    assert {query: [item[0]["location"] for item in items] for query, items in told.items()} == {
+        query: [page] for query, page in pages.items()
+    }
 
 
 def test_text_is_shown_as_text(fields):
     docs = {"a/<i>": 'when x<b and y & "z" <script>'}
-    (item,) = asked(fields["en"], docs, "when")["items"]
+    (item,) = asked(fields["en"], docs, "when")["when"]
     assert item[0]["title"] == "a/&#60;i&#62;"
     assert item[0]["text"] == "<p><mark>when</mark> x&#60;b and y &#38; &#34;z&#34; &#60;script&#62;</p>"
 
