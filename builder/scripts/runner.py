@@ -34,6 +34,7 @@ from builder.scripts.sections import Broken
 SNIPPETS = records.SNIPPETS
 os.environ["ATTENTION_CACHE"] = str(records.ARTIFACTS)  # whatever it says: it would be believed
 LARGEST_FIGURE = 50_000  # numbers
+MANY = 12  # scripts: where so many are run, it pays to import once what some of them need
 # folders of the project whose files are made
 NOT_SOURCES = {".cache", ".git", ".libraries", ".venv", "__pycache__", "site"}
 
@@ -302,22 +303,22 @@ def _is_source(name):
 
 
 def _dependencies(opened, before):
-    files = {
-        str(Path(module.__file__))
-        for module in list(sys.modules.values())
+    ours = {
+        name: str(Path(module.__file__))
+        for name, module in list(sys.modules.items())
         if str(getattr(module, "__file__", None) or "").startswith(str(SNIPPETS))
     }
     files = {
         Path(os.path.relpath(name, SNIPPETS)).as_posix(): records.digest(name)
-        for name in sorted(files | opened)
+        for name in sorted({*ours.values()} | opened)
         if Path(name).exists()
     }
     fresh = (
-        {name.partition(".")[0] for name in set(sys.modules) - before}
+        {name.partition(".")[0] for name in sys.modules.keys() - before - ours.keys()}
         - set(sys.stdlib_module_names)
         - {"torch", "numpy"}
     )
-    owners = metadata.packages_distributions() if fresh else {}
+    owners = metadata.packages_distributions() if fresh else {}  # half of what an ordinary script takes
     packages = {owner: records.version(owner) for name in sorted(fresh) for owner in sorted(set(owners.get(name, [])))}
     return files, packages
 
@@ -339,10 +340,12 @@ def batch(paths: Iterable[Path], jobs: int, fork: bool, caller: int | None = Non
     Processes are forked from this one after it has imported torch, which costs a tenth of importing it each time;
     without fork (Windows, macOS) each is a fresh process.
     """
-    if fork:
-        import torch.distributed.tensor  # noqa: F401  (the first assert_close would import it)
-    context = multiprocessing.get_context("fork" if fork else "spawn")
     waiting, running = list(paths), {}
+    if fork:
+        import torch.distributed.tensor  # (the first assert_close would import it)
+    if fork and len(waiting) > MANY:
+        import torch._dynamo  # noqa: F401  (so would the first optimizer, and one script in four has one)
+    context = multiprocessing.get_context("fork" if fork else "spawn")
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
             while waiting and len(running) < jobs:

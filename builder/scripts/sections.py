@@ -1,5 +1,6 @@
 """The named sections of a script, or of what it printed: runs of whole lines between two markers."""
 
+import functools
 import re
 
 MARKER = re.compile(r"^\s*# --8<-- \[(start|end):([\w-]+)\]\s*$")
@@ -53,6 +54,7 @@ def at(found: dict[str, tuple[int, int]], line: int) -> str | None:
     return next((name for name, (first, last) in found.items() if first <= line <= last), None)
 
 
+@functools.lru_cache(maxsize=256)
 def texts(source: str) -> dict[str, str]:
     """{name: its lines as one text} of every section, markers excluded."""
     lines = source.splitlines()
