@@ -134,7 +134,9 @@ def fit(model, train, validation, epochs, seed, rate=3e-3, batch=32):
     """
     ids, labels = train
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), weight_decay=0.05, fused=True
+    )
     steps = epochs * math.ceil(len(ids) / batch)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
     best, state = -1.0, None
@@ -186,13 +188,13 @@ def leave_one_out(model, ids):
     """(B, L) -> (B, L): how far the class probabilities move when one
     token is taken away, as total variation (0 to 1); 0 at padding."""
     probability = model.eval()(ids).softmax(-1)
-    L = ids.shape[1]
     moved = torch.zeros(ids.shape, dtype=probability.dtype)
-    for j in range(L):
-        rest = ids[:, torch.arange(L) != j]
-        change = model(rest).softmax(-1) - probability
-        moved[:, j] = change.abs().sum(-1) / 2
-    return moved.masked_fill(ids == 0, 0.0)
+    for j in range(ids.shape[1]):
+        there = ids[:, j] > 0  # (B,): the others have no token here
+        rest = torch.cat((ids[there, :j], ids[there, j + 1 :]), 1)
+        change = model(rest).softmax(-1) - probability[there]
+        moved[there, j] = change.abs().sum(-1) / 2
+    return moved
 
 
 def interval(values, draws=10_000):

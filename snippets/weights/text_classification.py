@@ -49,10 +49,10 @@ def bags(texts, grams, longest=1):
     """Lists of tokens -> (N, grams): how often each n-gram occurs."""
     column = {gram: j for j, gram in enumerate(grams)}
     counts = torch.zeros(len(texts), len(grams))
-    for i, text in enumerate(texts):
-        for gram in ngrams(text, longest):
-            if gram in column:
-                counts[i, column[gram]] += 1
+    for text, row in zip(texts, counts, strict=True):
+        known = [g for g in ngrams(text, longest) if g in column]
+        known = torch.tensor([column[gram] for gram in known])
+        row += known.bincount(minlength=len(grams))
     return counts
 # --8<-- [end:bags]
 
