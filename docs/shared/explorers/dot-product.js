@@ -1,6 +1,6 @@
 // <dot-product>: a query and its keys in the plane, to be dragged; norms, angles, dot products, weights and output follow.
 // The numbers it starts from stand in data-query (x y), data-keys (x y x y …) and data-values.
-import { asked, buttons, clamp, dot, filled, html, indexOfMax, keep, movable, numbers, put, shown, softmax, speaker, svg, wordsOf } from "./panel.js";
+import { asked, begin, buttons, clamp, dot, filled, html, indexOfMax, keep, movable, numbers, put, shown, softmax, speaker, svg, wordsOf } from "./panel.js";
 
 const norm = (a) => Math.hypot(...a);
 
@@ -136,5 +136,5 @@ if (globalThis.HTMLElement) {
     }
   }
 
-  customElements.define("dot-product", DotProduct);
+  begin("dot-product", DotProduct);
 }

@@ -1,6 +1,6 @@
 // <head-quiz>: asks where a head lies, with numbers drawn anew each time, judges the answer and names the mistake.
 // Everything above the element touches no document: a question, its answer, and what the known mistakes would answer.
-import { filled, html, speaker, wordsOf } from "./panel.js";
+import { begin, filled, html, speaker, wordsOf } from "./panel.js";
 
 const SIZES = [[24, 4], [20, 5], [18, 3], [40, 8], [28, 7], [32, 4], [30, 5], [42, 6]];
 const ROLES = ["q", "k", "v"];
@@ -91,5 +91,5 @@ if (globalThis.HTMLElement) {
       this.line.say(verdict + (this.asked ? filled(words.score, { right: this.right, asked: this.asked }) : ""), 0);
     }
   }
-  customElements.define("head-quiz", HeadQuiz);
+  begin("head-quiz", HeadQuiz);
 }

@@ -1,6 +1,6 @@
 // <layout-detective>: drop a checkpoint, or paste names and shapes; says which layout it is, where a head lies, and what stays open.
 // The layouts are those that the page's script shows. Files are read in the browser, their headers alone.
-import { buttons, filled, html, speaker, wordsOf } from "./panel.js";
+import { begin, buttons, filled, html, speaker, wordsOf } from "./panel.js";
 
 const EXAMPLES = ["BERT", "GPT-2", "GPT-NeoX", "Falcon-40B", "LLaMA"];
 
@@ -169,5 +169,5 @@ if (globalThis.HTMLElement) {
       return notes;
     }
   }
-  customElements.define("layout-detective", LayoutDetective);
+  begin("layout-detective", LayoutDetective);
 }

@@ -1,5 +1,5 @@
 // <layout-table>: the rows of the page's table that have a word and an order, with the reader's E, H and K in the shapes.
-import { filled, html, keep, speaker, wordsOf } from "./panel.js";
+import { begin, filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 const SIZES = ["E", "H", "K"];
 
@@ -54,5 +54,5 @@ if (globalThis.HTMLElement) {
       keep({ word: this.word.value, order, ...Object.fromEntries(this.sizes.map(({ name, value }) => [name, value])) });
     }
   }
-  customElements.define("layout-table", LayoutTable);
+  begin("layout-table", LayoutTable);
 }

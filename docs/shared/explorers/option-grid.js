@@ -1,7 +1,7 @@
 // <option-grid>: choose values of options; the figure's numbers become the greatest errors of the cells that are left.
 // data-options lists every option with its values, data-cells the compared cells (see `decode`), both from the page's script.
 // On a published page the cells are a file, data-cells-at, which is fetched when a value is chosen or the tables are opened.
-import { filled, html, keep, speaker, wordsOf } from "./panel.js";
+import { begin, filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 /** "mask=none|bool;dtype=float32" -> [{name, values}]. */
 export const optionsOf = (text) => text.split(";").map((part) => {
@@ -111,5 +111,5 @@ if (globalThis.HTMLElement) {
       this.line.say(left.length ? filled(this.strings.says, told) : this.strings.none);
     }
   }
-  customElements.define("option-grid", OptionGrid);
+  begin("option-grid", OptionGrid);
 }

@@ -3,6 +3,13 @@
 /** The words of an explorer, which the build gives to its element, in the page's language. */
 export const wordsOf = (explorer) => JSON.parse(explorer.dataset.words);
 
+/** Make explorers of the elements of that name: not in the task in which Material sets out, unless the browser looks for a section. */
+export function begin(name, Explorer) {
+  const define = () => customElements.define(name, Explorer);
+  if (location.hash) define();
+  else setTimeout(define);
+}
+
 /** A text with what stands in {braces} put in. */
 export const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 

@@ -1,6 +1,6 @@
 // <rosetta-map>: the packed matrix and the heads it is made of. The build's figure stands inside; this module lights
 // the twin of a block, and answers for any embed_dim and num_heads. The functions that are exported touch no document.
-import { filled, html, keep, speaker, wordsOf } from "./panel.js";
+import { begin, filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 export const LARGEST = { embed_dim: 16384, num_heads: 256 };
 const ROLES = ["q", "k", "v"];
@@ -228,7 +228,5 @@ if (globalThis.HTMLElement) {
     }
   }
 
-  const define = () => customElements.define("rosetta-map", RosettaMap);
-  if (location.hash) define(); // before the browser looks for the section
-  else setTimeout(define); // not in the task in which Material sets out
+  begin("rosetta-map", RosettaMap);
 }

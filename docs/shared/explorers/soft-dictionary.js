@@ -1,6 +1,6 @@
 // <soft-dictionary>: move the query along the axis and the temperature up and down; weights and answer follow.
 // The numbers it starts from stand in data-keys, data-values, data-query and data-temperature.
-import { asked, buttons, clamp, filled, html, keep, movable, numbers, put, shown, softmax, speaker, svg, wordsOf } from "./panel.js";
+import { asked, begin, buttons, clamp, filled, html, keep, movable, numbers, put, shown, softmax, speaker, svg, wordsOf } from "./panel.js";
 
 /** What the soft dictionary answers: {scores, weights, output}. Scores are -(query - key)^2 / 2, divided by the temperature. */
 export function lookup(query, temperature, keys, values) {
@@ -113,5 +113,5 @@ if (globalThis.HTMLElement) {
     }
   }
 
-  customElements.define("soft-dictionary", SoftDictionary);
+  begin("soft-dictionary", SoftDictionary);
 }
