@@ -1,5 +1,6 @@
 """What the tests share: the small project built once, and the built site."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -8,16 +9,23 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["NO_MKDOCS_2_WARNING"] = "1"
+gc.set_threshold(50_000)  # looking for garbage took a tenth of collecting the tests
 
 import browser
 import pytest
 import shared_site
 from filelock import FileLock
-from small_project import SmallProject
+from small_project import SmallProject, forked_from
 
 ROOT = Path(__file__).parents[1]
 # Where a file is made in a tenth of the time, if there is such a place: the small project's are copied for each test.
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 2**28 else None
+
+
+def pytest_configure(config):
+    """What is forked is one for all processes of a run."""
+    if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
+        os.environ.update(forked_from())
 
 
 def _needs_the_site(item):
@@ -84,16 +92,37 @@ def server(site):
         yield served
 
 
+@pytest.fixture(scope="session")
+def windows(chromium, server):
+    """Windows that tests have left, by their options: opening a page in a new one takes twice as long."""
+    left = {}
+    yield left
+    for window in left.values():
+        window.context.close()
+
+
 @pytest.fixture
-def reader(chromium, server):
-    """A function that opens a window of its own: reader(width=…, java_script_enabled=False, locale="ja")."""
+def reader(chromium, server, windows):
+    """A function that opens a window: reader(width=…, java_script_enabled=False, locale="ja").
+
+    In a new one, reader(new=True), nothing has been fetched or granted before.
+    """
     opened = []
 
-    def open_window(width=1280, **options):
-        window = browser.Reader(chromium, server.base, **{"viewport": {"width": width, "height": 900}, **options})
-        opened.append(window)
+    def open_window(width=1280, new=False, **options):
+        options = {"viewport": {"width": width, "height": 900}, **options}
+        key = str(sorted(options.items()))
+        window = None if new else windows.pop(key, None)
+        if window:
+            window.renew()
+        else:
+            window = browser.Reader(chromium, server.base, **options)
+        opened.append((None if new else key, window))
         return window
 
     yield open_window
-    for window in opened:
-        window.context.close()
+    for key, window in opened:
+        if key and key not in windows and window.usable():
+            windows[key] = window
+        else:
+            window.context.close()

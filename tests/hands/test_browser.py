@@ -24,6 +24,7 @@ from builder import words
 ROOT = Path(__file__).parents[2]
 LANGUAGES = browser.LANGUAGES
 COME = "() => !document.querySelector('.coming .md-content__inner > :not([data-here], .claims-scroll)')"
+BEGUN = "() => !document.querySelector('.coming:not([data-begun])')"
 CUT_FORMULAS = """() => [...document.querySelectorAll(".math--display")]
   .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.scrollWidth)"""
 BROKEN = """() => {
@@ -129,28 +130,28 @@ LESSONS = [page for page in PAGES if page.count("/") > 2 and "/reference/" not i
 
 
 @pytest.fixture(scope="module")
-def windows():
+def kept():
     return []
 
 
 @pytest.fixture
-def window(chromium, server, windows):
+def window(chromium, server, kept):
     """The one window that goes through all pages; a new one after a page that broke it."""
-    if not windows:
+    if not kept:
         window = browser.Reader(chromium, server.base, reduced_motion="reduce", locale="en")
         window.forgets()
         window.page.add_init_script(AXE)  # half of what handing it to each page anew takes
-        windows.append(window)
-    window = windows.pop()
+        kept.append(window)
+    window = kept.pop()
     window.faults = []
     yield window
     if window.page.url.startswith(server.base) and not window.page.is_closed():
-        windows.append(window)
+        kept.append(window)
 
 
 SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
-# Spans of a code block that look like one already seen, the strokes of a formula, which its label speaks for, and the long
-# table's later rows tell nothing new: they cost half of the time, and twice as much again when axe is told to leave them out.
+# Spans of a code block that look like one already seen, the strokes of a formula, which its label speaks for, and the later
+# rows of the long tables tell nothing new: they cost half of the time, and twice as much again when axe is told to leave them out.
 # drawn: also what is inside the formulas and the pictures of a page, which one hand has drawn on all pages.
 DROP_ALIKE = """(drawn) => {
   for (const stroke of document.querySelectorAll(".math > svg > *")) stroke.remove();
@@ -162,7 +163,9 @@ DROP_ALIKE = """(drawn) => {
     if (seen.has(key)) span.replaceWith(...span.childNodes);
     seen.add(key);
   }
-  for (const row of document.querySelectorAll(".claims-table tr:nth-child(n + 6)")) row.remove();
+  document.querySelectorAll(".claims-table").forEach((table, index) => {
+    for (const row of table.querySelectorAll(`tr:nth-child(n + ${index < 3 ? 6 : 2})`)) row.remove();
+  });
 }"""
 # Which blocks scroll is looked at once a window has its size, in the frame behind it; ours and Material's both do.
 SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 30))))"
@@ -191,9 +194,9 @@ def set_scheme(window, scheme):
     page.evaluate(SETTLE)
 
 
-# A page is looked at wide or narrow, its twin in the other language the other way. Where a template or an explorer differs:
-# in both ways and both schemes of colours, in what lies between a phone and a desk, and while it comes piece by piece; in
-# every way at once where all of the theme is. 320: a window of 1280 at 400 %.
+# axe looks at one page of a pair, at every other pair in a narrow window: what twins differ in is their text. Where a template
+# or an explorer differs: in both ways and both schemes of colours, in what lies between a phone and a desk, and while it comes
+# piece by piece; in every way at once where all of the theme is. 320: a window of 1280 at 400 %.
 WAYS = [(1280, "light"), (1280, "dark"), (320, "dark"), (320, "light")]
 WHOLE = "en/layouts/rosetta/"
 ONE_OF_EACH = {
@@ -206,8 +209,8 @@ def ways_of(address):
     if address in ONE_OF_EACH:
         return WAYS if address == WHOLE else WAYS[::2]
     language, _, rest = address.partition("/")
-    twins = sorted(page.partition("/")[2] for page in PAGES if page.startswith("en/"))
-    return [((1280, 320)[(twins.index(rest) + (language == "ja")) % 2], None)]
+    narrow, other = divmod(sorted(page.partition("/")[2] for page in PAGES if page.startswith("en/")).index(rest), 2)
+    return [((1280, 320)[narrow % 2], None)] if language == LANGUAGES[other] else []
 
 
 @pytest.mark.parametrize("address", PAGES, ids=[page.strip("/") or "root" for page in PAGES])
@@ -221,8 +224,10 @@ def test_every_page(chromium, window, server, address, tmp_path):
         server.sent.clear()
         with browser.at_work(chromium, page, tmp_path, tasks=False) as work, suppress(TimeoutError):
             page.goto(f"{server.base}/{address or '#doors'}")  # the root would go on to the language of the browser
+            browser.until(page, BEGUN)  # what stands above the first picture has had its frame
             browser.until(page, COME) if one_of_each else page.evaluate(SETTLE)
-        came, may_be_styled = not one_of_each or page.evaluate(COME), STYLED * page.evaluate(SEEN) + BUILT
+        came = page.evaluate(COME if one_of_each else BEGUN)
+        may_be_styled = STYLED * page.evaluate(SEEN) + BUILT
         if came and work.styled < may_be_styled:
             break
     assert came, ["what waits for its time never comes", *window.noticed()]
@@ -243,9 +248,10 @@ def test_every_page(chromium, window, server, address, tmp_path):
             faults += [f"{width}: {wrong}: {told}" for _, wrong, script in asked for told in page.evaluate(script)]
         if width == 360 and address in SCROLL_SIDEWAYS:
             assert page.evaluate(SCROLLERS) > 1, "nothing scrolls: what says so is not looked at"
-    page.evaluate(DROP_ALIKE, not one_of_each)
-    seen = 0
-    for width, scheme in ways_of(address):
+    seen, ways = 0, ways_of(address)
+    if ways:
+        page.evaluate(DROP_ALIKE, not one_of_each)
+    for width, scheme in ways:
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(SETTLED)
         if scheme:
@@ -327,7 +333,7 @@ def test_a_formula_is_drawn_not_only_laid_out(reader, script):
 def test_a_whole_file_comes_when_its_box_is_opened(reader, server):
     """Until then, and without script, a link to it stands there."""
     server.sent.clear()
-    page = reader().open("en/weights/per-head/")
+    page = reader(new=True).open("en/weights/per-head/")
     assert not [path for path, *_ in server.sent if path.endswith(".txt")]
     box = page.locator("details.file").first
     box.locator("summary").click()
@@ -343,7 +349,7 @@ def test_a_whole_file_comes_when_its_box_is_opened(reader, server):
 def test_the_numbers_of_a_figure_come_when_they_are_asked_for(reader, server):
     """Until then, and without script, a link to them stands there."""
     server.sent.clear()
-    page = reader().open("en/weights/images/")
+    page = reader(new=True).open("en/weights/images/")
     assert not [path for path, *_ in server.sent if "/figure-" in path]
     box = page.locator("details.figure__numbers").first
     box.locator("summary").click()
@@ -450,7 +456,7 @@ def test_a_copied_formula_is_tex(reader):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_copy_button_copies_code(reader, language):
-    window = reader()
+    window = reader(new=True)
     window.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=window.base)
     page = window.open(f"{language}/layouts/paper/")
     block = page.locator("article > .highlight:has(code > span)").first
@@ -531,7 +537,7 @@ QUIET = [
 @pytest.mark.parametrize("width", [1280, 360])
 @pytest.mark.parametrize("address", QUIET)
 def test_nothing_moves_while_a_page_loads(reader, address, width):
-    window = reader(width=width)
+    window = reader(width=width, new=True)
     page = window.page
     browser.visit(page, f"{window.base}/{address}")
     assert page.evaluate("shift") < 0.001
@@ -561,7 +567,7 @@ def next_pages(site):
 
 @pytest.mark.parametrize("address", ["ja/layouts/rosetta/", "en/layouts/equivalence/", "en/attention/soft-dictionary/"])
 def test_a_next_page_fetches_what_is_counted(reader, server, site, address):
-    page = reader().page
+    page = reader(new=True).page
     browser.visit(page, f"{server.base}/en/layouts/paper/")
     server.sent.clear()
     browser.visit(page, f"{server.base}/{address}")
@@ -579,7 +585,7 @@ def test_the_next_page_costs_its_own_text(site):
 @pytest.mark.parametrize(("language", "other"), [("ja", "en"), ("en", "ja")])
 def test_the_other_language_costs_its_own_text(reader, server, language, other):
     """Scripts, styles and the theme are one copy for both: nothing but the page is fetched again."""
-    page = reader().page
+    page = reader(new=True).page
     browser.visit(page, f"{server.base}/{language}/layouts/rosetta/")
     server.sent.clear()
     browser.visit(page, f"{server.base}/{other}/layouts/rosetta/")

@@ -43,8 +43,9 @@ def firefox(running, server):
 @both
 @pytest.mark.parametrize("address", PAGES)
 def test_a_page_is_whole(firefox, address, language):
+    page = firefox(f"{language}/{address}", 320)
     for width in (320, 1280):
-        page = firefox(f"{language}/{address}", width)
+        page.resize(width)
         wide, window = page.run("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert wide <= window
     letters = """() => [...document.querySelectorAll(".math use")].every((use) => use.getBoundingClientRect().width)"""

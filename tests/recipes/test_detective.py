@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import runpy
 import struct
 import subprocess
 import sys
@@ -322,25 +323,32 @@ def test_its_archive_runs_alone(tmp_path):
     assert subprocess.run(numbers, cwd=tmp_path, capture_output=True, env=alone).returncode == 0
 
 
-def test_numbers_are_read_under_the_names_that_are_told(tmp_path):
+def test_numbers_are_read_under_the_names_that_are_told(tmp_path, monkeypatch, capsys):
     """A checkpoint of Lightning keeps its state dict under a name, which neither the names nor the numbers have then."""
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(E, H), 2, enable_nested_tensor=False)
     torch.save({"epoch": 3, "state_dict": encoder.state_dict()}, tmp_path / "lightning.ckpt")
     (tmp_path / "model.gguf").write_bytes(gguf(GGUF))
 
     def asked(name):
-        command = [sys.executable, ROOT / "snippets" / "recipes" / "detective.py", name, "--heads", str(H), "--numbers"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=os.environ)
+        """What the command does, in this process: how it is started is looked at above."""
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["detective.py", name, "--heads", str(H), "--numbers"])
+            try:
+                runpy.run_path(str(ROOT / "snippets" / "recipes" / "detective.py"), run_name="__main__")
+                ended = None
+            except SystemExit as end:
+                ended = end.code
+        return ended, capsys.readouterr()
 
-    done = asked("lightning.ckpt")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert 'W_q of head 0: state["layers.0.self_attn.in_proj_weight"][0:6].T' in done.stdout
-    assert "by the numbers, order of its rows: cannot be told" in done.stdout
-    refused = asked("model.gguf")
-    assert refused.returncode == 1
+    ended, said = asked("lightning.ckpt")
+    assert (ended, said.err) == (None, "")
+    assert 'W_q of head 0: state["layers.0.self_attn.in_proj_weight"][0:6].T' in said.out
+    assert "by the numbers, order of its rows: cannot be told" in said.out
+    refused, said = asked("model.gguf")
+    assert refused == 1
     assert (
-        refused.stderr
-        == "model.gguf: expected .safetensors or PyTorch's format, got GGUF, whose numbers are not read here\n"
+        said.err == "model.gguf: expected .safetensors or PyTorch's format, got GGUF, whose numbers are not read here\n"
     )
 
 

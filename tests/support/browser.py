@@ -221,9 +221,10 @@ class Reader:
     """A browser window that notes everything that goes wrong in it."""
 
     def __init__(self, chromium, base, **options):
-        self.context = chromium.new_context(
-            **{"viewport": {"width": 1280, "height": 900}, "color_scheme": "light", **options}
-        )
+        self.options = {
+            "viewport": {"width": 1280, "height": 900}, "color_scheme": "light", "reduced_motion": "no-preference", **options
+        }  # fmt: skip
+        self.context = chromium.new_context(**self.options)
         self.page = self.context.new_page()
         self.base = base
         self.faults = []
@@ -247,6 +248,21 @@ class Reader:
     def _response(self, response):
         if response.status >= 400:
             self.faults.append(f"{response.status} for {response.url}")
+
+    def usable(self):
+        """Whether another test may have this window: it shows the one page of the site that it was opened for."""
+        return self.context.pages == [self.page] and self.page.url.startswith(self.base)
+
+    def renew(self):
+        """As it was opened: an empty page, nothing remembered, the pointer in its corner. What was fetched stays in its cache."""
+        if self.scripted:
+            self.page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        self.page.goto("about:blank")
+        self.page.set_viewport_size(self.options["viewport"])
+        seen = {name: self.options[name] for name in ("color_scheme", "reduced_motion")}
+        self.page.emulate_media(media="null", **seen)
+        self.page.mouse.move(0, 0)
+        self.faults = []
 
     def forgets(self):
         """From now on every visit is the first: nothing is taken from the browser's cache."""

@@ -68,9 +68,12 @@ class Firefox:
                     raise RuntimeError(f"{method}: {told['error']}: {told['message']}")
                 return told["result"]
 
-    def open(self, address, width=1280, height=900):
-        self.send("browsingContext.setViewport", context=self.context, viewport={"width": width, "height": height})
+    def open(self, address, width=1280):
+        self.resize(width)
         self.send("browsingContext.navigate", context=self.context, url=address, wait="complete")
+
+    def resize(self, width, height=900):
+        self.send("browsingContext.setViewport", context=self.context, viewport={"width": width, "height": height})
 
     def run(self, function, *arguments):
         """What a JavaScript function gives for arguments that JSON can write."""

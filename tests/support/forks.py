@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 
 class Forks:
-    """The process that is forked, started at once, and ended with this one."""
+    """The process that is forked, started at once, and ended with this one; it imports when the first fork is asked for."""
 
     def __init__(self, modules, **environment):
         self.address = str(Path(tempfile.mkdtemp()) / "socket")
@@ -86,13 +86,9 @@ class Fork:
 
 
 def serve(listening, modules):
-    """In the process that is forked: import the modules, then fork for each order, until standard input ends."""
+    """In the process that is forked: fork for each order, the first time with these modules imported, until standard input ends."""
     sys.path.remove(str(HERE))
     listening = socket.socket(fileno=listening)
-    sys.path[:0] = [str(HERE), str(HERE.parents[1])]
-    for name in modules:
-        importlib.import_module(name)
-    sys.path.remove(str(HERE))
     waiting = selectors.DefaultSelector()
     waiting.register(0, selectors.EVENT_READ)
     waiting.register(listening, selectors.EVENT_READ)
@@ -105,6 +101,8 @@ def serve(listening, modules):
                 _, streams, _, _ = socket.recv_fds(asking, 1, 3)
                 answers = asking.makefile("rw", encoding="utf-8")
                 order = json.loads(answers.readline())
+                if modules:
+                    _import(modules)
                 pid = os.fork()
                 if not pid:
                     waiting.close()
@@ -125,6 +123,14 @@ def serve(listening, modules):
                     print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
                     answers.close()
                 asking.close()
+
+
+def _import(modules):
+    sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+    for name in modules:
+        importlib.import_module(name)
+    sys.path.remove(str(HERE))
+    modules.clear()
 
 
 def _obey(order, streams):

@@ -1,6 +1,7 @@
 """A page's Python blocks as its reader would paste them, for pytest-codeblocks: see conftest.py at the root."""
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -29,8 +30,9 @@ def as_imported():
     torch.manual_seed(torch.initial_seed() + 1)  # a page seeds what it draws
 
 
+@functools.cache
 class Page:
-    """One page's blocks, the namespace they share, and the folder they run in."""
+    """One page's blocks, the namespace they share, and the folder they run in; both languages' lists ask for the Japanese one."""
 
     def __init__(self, path):
         self.path = path

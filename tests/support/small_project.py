@@ -97,6 +97,15 @@ def _stamp(pages):
         assert lock.main([page]) == 0
 
 
+BEFORE_A_PAGE = """
+import sys
+from builder import order, project
+try:
+    order.scripts()
+    order.sources()
+except project.Stopped as stopped:
+    sys.exit(str(stopped))
+"""
 ACTS = {"build": _build, "before a page": _before_a_page, "stamp": _stamp}
 
 
@@ -170,12 +179,14 @@ class SmallProject:
 
         In a process of its own where the build itself is another, or variables are set that it might read as it begins.
         """
-        as_it_is = all(self.read(name) == (ROOT / name).read_text("utf-8") for name in PROGRAM)
-        if environment.keys() - READ_LATE or not as_it_is:
+        if environment.keys() - READ_LATE or not self._as_it_is():
             done = self.python("-m", "mkdocs", "build", *arguments, **environment)
             done.said = _without_colours(done.stdout + done.stderr)
             return done
         return self._forked("build", *arguments, **environment)
+
+    def _as_it_is(self):
+        return all(self.read(name) == (ROOT / name).read_text("utf-8") for name in PROGRAM)
 
     def run_scripts(self, *scripts):
         """What `python -m builder run` prints of these scripts."""
@@ -186,7 +197,11 @@ class SmallProject:
 
     def told(self):
         """What a build says before it makes a page, of the scripts and of the sources; nothing where nothing is wrong."""
-        done = self._forked("before a page")
+        if self._as_it_is():
+            done = self._forked("before a page")
+        else:
+            done = self.python("-c", BEFORE_A_PAGE)
+            done.said = done.stdout + done.stderr
         assert "Traceback" not in done.said, done.said
         return done.said if done.returncode else ""
 
