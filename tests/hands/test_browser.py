@@ -540,7 +540,7 @@ def test_nothing_moves_while_a_page_loads(reader, address, width):
     window = reader(width=width, new=True)
     page = window.page
     browser.visit(page, f"{window.base}/{address}")
-    assert page.evaluate("shift") < 0.001
+    assert page.evaluate("shift") < 0.0005
 
 
 FETCHED = re.compile(r'<(?:link rel="stylesheet" href|script(?: type="module")? src|use\b[^>]* href)="([^"#]+)')
