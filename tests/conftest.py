@@ -82,7 +82,7 @@ def chromium():
 @pytest.fixture(scope="session")
 def site():
     """The folder of the built site; SITE_DIR names one that is built already."""
-    return Path(os.environ["SITE_DIR"]) if "SITE_DIR" in os.environ else shared_site.built()
+    return Path(os.environ["SITE_DIR"]).resolve() if "SITE_DIR" in os.environ else shared_site.built()
 
 
 @pytest.fixture(scope="session")
