@@ -244,7 +244,7 @@ def many(folder, page):
 
 
 def visited(chromium, base, address, folder, sent=(), first=None):
-    """What one visit costs: bytes and requests counted at the server, movement, and blocking time on a slow machine; and its Work."""
+    """What one visit costs: bytes and requests counted at the server, and movement; and its Work."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     if first:
@@ -259,7 +259,6 @@ def visited(chromium, base, address, folder, sent=(), first=None):
         "bytes": sum(size for _, size, _ in sent),
         "requests": len(sent),
         "shift": page.evaluate("shift"),
-        "blocking": work.blocking(SLOWER),
         "styled": work.styled,
     }
     context.close()
@@ -296,10 +295,11 @@ def pages(site, chosen, folder):
 
         visited(chromium, server.base, addresses[0], folder)  # the first start of everything is nobody's cost
         for address in addresses:
-            least, empty = middle(bare.base, "", bare.sent)  # beside each page: the machine's load changes
+            _, empty = middle(bare.base, "", bare.sent)  # beside each page: the machine's load changes
             cost, works = middle(server.base, address, server.sent)
             after, _ = visited(chromium, server.base, address, folder, server.sent, first=f"{address[:2]}/about/")
-            ratios.append(cost["blocking"] / least["blocking"])
+            blocking = blocked(works, SLOWER)
+            ratios.append(blocking / blocked(empty, SLOWER))
             slower = bisect.bisect_left(range(1000), BAR, key=lambda hundredth: blocked(empty, hundredth / 100)) / 100
             at_the_bar.append(blocked(works, slower) / BAR)
             rows.append(
@@ -310,7 +310,7 @@ def pages(site, chosen, folder):
                     int(cost["requests"]),
                     f"{cost['shift']:.3f}",
                     int(cost["styled"]),
-                    f"{cost['blocking']:.0f}",
+                    f"{blocking:.0f}",
                     f"{ratios[-1]:.1f}",
                     f"{at_the_bar[-1]:.1f}",
                 )

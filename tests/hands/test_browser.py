@@ -145,7 +145,7 @@ def window(chromium, server, kept):
     window = kept.pop()
     window.faults = []
     yield window
-    if window.page.url.startswith(server.base) and not window.page.is_closed():
+    if window.usable():
         kept.append(window)
 
 

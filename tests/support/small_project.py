@@ -109,7 +109,7 @@ except project.Stopped as stopped:
 ACTS = {"build": _build, "before a page": _before_a_page, "stamp": _stamp}
 
 
-def _without_colours(said):
+def without_colours(said):
     return re.sub(r"\x1b\[[0-9;]*m", "", said)
 
 
@@ -181,7 +181,7 @@ class SmallProject:
         """
         if environment.keys() - READ_LATE or not self._as_it_is():
             done = self.python("-m", "mkdocs", "build", *arguments, **environment)
-            done.said = _without_colours(done.stdout + done.stderr)
+            done.said = without_colours(done.stdout + done.stderr)
             return done
         return self._forked("build", *arguments, **environment)
 
@@ -219,7 +219,7 @@ class SmallProject:
             )  # fmt: skip
             returned = done.wait()
             said.seek(0)
-            return SimpleNamespace(returncode=returned, said=_without_colours(said.read()))
+            return SimpleNamespace(returncode=returned, said=without_colours(said.read()))
 
     def _be_the_project(self):
         project.ROOT = self.folder

@@ -13,12 +13,15 @@ import known_tasks
 import negation
 import torch
 
+CLASSIFIERS = {"faces": (kaomoji.train, 0), "sentences": (negation.train_reader, "ja", True)}  # {kind: a call}
+
 
 def trained(kind):
     """The state of the classifier of "faces" or of "sentences", or what the layer of one of known_tasks' tasks is judged to do."""
     if kind in known_tasks.TASKS:
         return known_tasks.judge(kind, known_tasks.train(kind, 0))
-    return {"faces": lambda: kaomoji.train(0), "sentences": lambda: negation.train_reader("ja", True)}[kind]()
+    train, *given = CLASSIFIERS[kind]
+    return train(*given)
 
 
 def in_float32():

@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import pytest
 from mkdocs.exceptions import Abort
-from small_project import ROOT
+from small_project import ROOT, without_colours
 
 import mkdocs_adapter
 from builder import staging
@@ -96,21 +96,11 @@ def test_a_broken_claim_ends_every_way_of_building(small, tmp_path, way):
     options, flags, variables = WAYS[way]
     small.replace(INDEX, "by_columns)\n", "by_columns + 1)\n")
     before = small.read("site/en/index.html")
-    command = [
-        sys.executable,
-        *options,
-        "-m",
-        "mkdocs",
-        "build",
-        "-f",
-        small.path("mkdocs.yml"),
-        "-d",
-        tmp_path / "out",
-    ]
-    done = subprocess.run(
-        [*command, *flags], cwd=tmp_path, env={**os.environ, **variables}, capture_output=True, text=True
-    )
-    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    flags = ["-f", small.path("mkdocs.yml"), "-d", tmp_path / "out", *flags]
+    command = [sys.executable, *options, "-m", "mkdocs", "build", *flags]
+    environment = {**os.environ, **variables}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = without_colours(done.stdout + done.stderr)
     assert done.returncode == 1, said
     assert f"{INDEX}:{small.line_of(INDEX, 'by_columns + 1')}: {BROKEN}" in said
     assert "Traceback" not in said
