@@ -71,7 +71,6 @@ def test_a_lesson_as_a_notebook(lesson):
 
 def test_a_practice_page_is_rendered_from_its_notebook(built_small_project):
     page = built_small_project.read("site/ja/practice/try-it/index.html")
-    assert 'class="jupyter-wrapper"' in page
     assert 'id="answer"' in page
     assert 'data-tex="x^2 &lt; 3"' in page
     assert "<style" not in page
@@ -111,7 +110,8 @@ def test_the_cells_of_a_practice_page_stand_where_its_text_has_them():
 def test_a_practice_page_has_the_markup_of_every_other_page(built_small_project):
     """Blocks that Material lets one scroll by keyboard; what a cell printed right below its source; links inside the site."""
     page = built_small_project.read("site/ja/practice/try-it/index.html")
-    article = page[page.index('<div class="jupyter-wrapper">') : page.index("</article>")]
+    article = page[page.index("<article") : page.index("</article>")]
+    assert re.search(r"<article[^>]*>\s*<p class=\"chapter\">[^<]*</p>\s*<h1 ", article), "no box around the text"
     assert article.count("<div") == article.count("</div>")
     assert article.count("<details") == article.count("</details>") == 1
     assert "jp-Cell" not in article

@@ -145,11 +145,11 @@ if (label && sidebar) {
 }
 
 // What nobody saw while the page came (see site.css) is laid out piece by piece, when there is time: no wait is long.
-// The long tables of all claims wait until they are seen.
+// The long tables of all claims and of all layouts wait until they are seen.
 const come = () => {
   const end = performance.now() + 5;
   let piece;
-  while (performance.now() < end && (piece = document.querySelector(".coming .md-content__inner > :not([data-here], .claims-scroll)"))) {
+  while (performance.now() < end && (piece = document.querySelector(".coming .md-content__inner > :not([data-here], .claims-scroll, layout-table)"))) {
     piece.dataset.here = ""; // no class: of tables, those that have none scroll
     document.body.offsetHeight;
   }
