@@ -182,9 +182,10 @@ torch.testing.assert_close(A_moved, A_mean[order][:, order])
 # their mean cannot tell the two sentences apart
 torch.testing.assert_close(moved.mean(0), Y.mean(0))
 # with positions added, row by row, it can
-P = 0.5 * torch.randn(L, E)
-placed, _ = layer(X + P, X + P, X + P)
-mixed, _ = layer(X[order] + P, X[order] + P, X[order] + P)
+places = 0.5 * torch.randn(L, E)
+first, second = X + places, X[order] + places
+placed, _ = layer(first, first, first)
+mixed, _ = layer(second, second, second)
 assert not torch.allclose(mixed, placed[order], atol=0.1)
 assert not torch.allclose(mixed.mean(0), placed.mean(0), atol=0.1)
 # --8<-- [end:order]
@@ -243,7 +244,8 @@ torch.testing.assert_close(A[:, 4], A[:, 1])
 print("row 1", *(f"{weight:.3f}" for weight in A[1]))
 print("row 4", *(f"{weight:.3f}" for weight in A[4]))
 # after positions are added
-Y, A = layer(twice + P, twice + P, twice + P)
+placed = twice + places
+Y, A = layer(placed, placed, placed)
 assert not torch.allclose(Y[4], Y[1], atol=0.1)
 assert not torch.allclose(A[:, 4], A[:, 1], atol=0.05)
 # --8<-- [end:question]

@@ -238,4 +238,21 @@ except ValueError as error:
 else:
     raise AssertionError("PyTorch took d_k = 3")
 # --8<-- [end:question]
+with torch.random.fork_rng(), torch.no_grad():
+    narrow = PaperMultiheadAttention(E, H, d_k=3, d_v=4, batch_first=True).double()
+    for parameter in narrow.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    filled = PaperMultiheadAttention(E, H, batch_first=True).double()
+    for parameter in filled.parameters():
+        parameter.zero_()
+    up = (D / 3) ** 0.5  # the scale is 1 / sqrt(D) now
+    for name, factor, slices in (
+        ("W_q", up, (..., slice(3))), ("b_q", up, (..., slice(3))),
+        ("W_k", 1, (..., slice(3))), ("b_k", 1, (..., slice(3))),
+        ("W_v", 1, (..., slice(4))), ("b_v", 1, (..., slice(4))),
+        ("W_o", 1, (slice(None), slice(4))), ("b_o", 1, ...),
+    ):  # fmt: skip
+        getattr(filled, name)[slices] = factor * getattr(narrow, name)
+    # outputs and attention weights
+    torch.testing.assert_close(narrow(x, y, y), filled.to_torch()(x, y, y))  # guard: narrower_heads_fit
 assert [tuple(state[f"{letter}_proj_weight"].shape) for letter in "qkv"] == [(E, E), (E, 9), (E, E)]  # guard: e_come_out

@@ -437,6 +437,9 @@ for name in found.keys() - {"sdpa"}:
     twin = "mha_padding" if name.endswith("padding") else "mha"
     assert found[name] == found[twin]  # guard: modules_take_the_same
 assert found["mha_padding"]["shapes"] == "`(B, S)`"  # guard: padding_is_by_sample
+stack = nn.TransformerEncoder(encoder, 1, enable_nested_tensor=False).eval()
+for given in (mask[:, :L], torch.zeros(L, L).double().masked_fill(mask[:, :L], -math.inf)):
+    torch.testing.assert_close(stack(x, mask=given), encoder(x, src_mask=given))  # guard: the_encoder_hands_its_mask_on
 
 
 # flex_attention: a function of places instead of a tensor

@@ -274,6 +274,27 @@ torch.testing.assert_close(whole, maps["attention"])
 # --8<-- [end:generation]
 assert torch.all(whole.triu(1) == 0)  # guard: nothing_from_the_future
 assert len(steps) == 5  # guard: five_calls
+
+
+def forgetful(q, k, v):
+    """As a cache of a window: what was kept and what is new is seen, then W - 1 keys are kept."""
+    found = model.extended(q, k, v)
+    model.k, model.v = model.k[:, :, 1 - W :], model.v[:, :, 1 - W :]
+    return found
+
+
+model.forget()
+model.attention.attend = forgetful
+with attention_weights(model) as maps:
+    model(x[:, :W])
+    for j in range(W, L):
+        model(x[:, j : j + 1])
+kept = [F.pad(step, (end - step.shape[-1], L - end)) for end, step in zip(range(W, L + 1), maps["attention"], strict=True)]
+model.attention.attend = window
+with attention_weights(model) as maps:
+    model(x)
+torch.testing.assert_close(torch.cat(kept, dim=2), maps["attention"])  # guard: dropped_keys_are_on_the_left
+model.attention.attend = model.extended
 figure("steps", "attention", {"steps": whole[0, 0]}, labels={"queries": list(range(L)), "keys": list(range(L))})
 
 # --8<-- [start:causal_step]

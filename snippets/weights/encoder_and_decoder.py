@@ -226,6 +226,30 @@ torch.testing.assert_close(no_grad[~padding], grad[~padding])
 assert not torch.allclose(no_grad[padding], grad[padding], atol=0.1)
 print(maps["layers.0.self_attn"][0, 0])
 # --8<-- [end:padding]
+
+
+def packed(padding=padding, mask=None, nhead=H, **options):
+    """Whether the layers of such an encoder are given a nested tensor."""
+    made = {"batch_first": True, "activation": "relu", **options}
+    layer = nn.TransformerEncoderLayer(E, nhead, 2 * E, 0, **made)
+    nested = []
+    with mock.patch("warnings.warn"):  # why an encoder packs nothing
+        model = nn.TransformerEncoder(layer, 1).eval()
+    forward = model.layers[0].forward
+    model.layers[0].forward = lambda x, **more: nested.append(x.is_nested) or forward(x, **more)
+    inputs = x if made["batch_first"] else x.transpose(0, 1)
+    with torch.no_grad():
+        model(inputs, mask=mask, src_key_padding_mask=padding)
+    return nested == [True]
+
+
+unlike = [
+    {"batch_first": False}, {"norm_first": True}, {"bias": False}, {"nhead": 3}, {"activation": nn.functional.silu},
+    {"padding": padding.flip(1)}, {"mask": torch.zeros(padding.shape[1], padding.shape[1], dtype=torch.bool)},
+]  # fmt: skip
+with torch.random.fork_rng():
+    assert all(packed(activation=name) for name in ("relu", "gelu"))  # guard: packed_if_all_hold
+    assert not any(packed(**option) for option in unlike)  # guard: not_packed_where_one_does_not
 assert no_grad[padding].count_nonzero() == 0 < grad[padding].abs().min()  # guard: zeros_at_padding
 sums = maps["layers.0.self_attn"].sum(-1)  # (B, H, L): 1 at a real query
 torch.testing.assert_close(sums, (~padding)[:, None].expand(B, H, L).to(sums.dtype))  # guard: rows_of_zeros

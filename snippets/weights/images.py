@@ -198,9 +198,9 @@ assert not torch.allclose(upside_down, before, atol=0.01)
 def contributions(model, image):
     """(weights, weights times slope) of the last layer, (H, S, S)."""
     with attention_weights(model, keep_grad=True) as maps:
-        score = model(image).sum()
+        total = model(image).sum()
     weights = maps["layers.1"]
-    (slope,) = torch.autograd.grad(score, weights)
+    (slope,) = torch.autograd.grad(total, weights)
     return weights[0].detach(), (weights * slope)[0].detach()
 
 
@@ -214,13 +214,13 @@ with torch.no_grad():
 
 # --8<-- [start:bias]
 last = model.layers[1]
-score = model(image).sum()
+total = model(image).sum()
 with torch.no_grad():
     last.v.bias += 1
 same, moved = contributions(model, image)
-up = last.out.weight.sum()  # what the score gains, on any image
+up = last.out.weight.sum()  # what the total gains, on any image
 torch.testing.assert_close(same, weights)
-torch.testing.assert_close(model(image).sum(), score + up)
+torch.testing.assert_close(model(image).sum(), total + up)
 gain = last.out.weight.sum(0).view(H, D).sum(-1)  # (H,), of a head
 torch.testing.assert_close(
     moved[:, 0], shares[:, 0] + gain[:, None] * weights[:, 0])
@@ -261,9 +261,9 @@ class Pool(nn.Module):
 
 pool = Pool()
 with attention_weights(pool, keep_grad=True) as maps:
-    score = pool(torch.randn(1, E, h, w)).sum()
+    total = pool(torch.randn(1, E, h, w)).sum()
 pooled = maps["attention"]
-(slope,) = torch.autograd.grad(score, pooled)
+(slope,) = torch.autograd.grad(total, pooled)
 read = slope.abs().sum((0, 1, 3)) > 0  # (1 + h * w,) of queries
 rows = read.nonzero().flatten().tolist()
 print(f"{tuple(pooled.shape)}, rows that are read: {rows}")

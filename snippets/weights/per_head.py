@@ -189,6 +189,13 @@ assert recorded(4) == recorded(4, frozen=True) == 0
 # --8<-- [end:monkeypatch]
 with torch.random.fork_rng():
     assert recorded(1) == recorded(3, frozen=True) == 2  # guard: odd_heads_are_seen
+    for option in ({"batch_first": False}, {"bias": False}, {"activation": F.silu}):
+        layer, calls = nn.TransformerEncoderLayer(E, H, 2 * E, 0, **{"batch_first": True, **option}).eval(), []
+        forward = layer.self_attn.forward
+        layer.self_attn.forward = lambda *args, forward=forward, calls=calls, **kwargs: calls.append(1) or forward(*args, **kwargs)
+        with torch.no_grad():
+            layer(x)
+        assert calls == [1]  # guard: other_layers_are_seen
 
 # --8<-- [start:out_proj]
 calls = []
