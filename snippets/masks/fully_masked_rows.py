@@ -192,6 +192,12 @@ weights = soft_rows(scores, zero_where_nothing=True)
 assert torch.equal(weights.sum(-1) == 0, both.all(-1))
 # --8<-- [end:question]
 assert torch.equal(both.all(-1), left)  # guard: the_padded_ones_on_the_left
+nothing = both.all(-1)  # (B, L)
+safely, _ = mha(x, x, x, attn_mask=(both & ~nothing[..., None]).repeat_interleave(H, 0))
+safely = safely.masked_fill(nothing[..., None], 0)
+alone, _ = mha(x[1:, 2:], x[1:, 2:], x[1:, 2:], attn_mask=future[2:, 2:])
+whole, _ = mha(x[:1], x[:1], x[:1], attn_mask=future)
+torch.testing.assert_close(safely, torch.stack([whole[0], torch.cat([torch.zeros(2, E), alone[0]])]))  # guard: safe_by_sample
 right = left.flip(-1)
 assert not (future | right[:, None]).all(-1).any()  # guard: none_with_padding_on_the_right
 assert not future.all(-1).any()  # guard: none_by_the_causal_mask_alone

@@ -228,13 +228,14 @@ print(maps["layers.0.self_attn"][0, 0])
 # --8<-- [end:padding]
 
 
-def packed(padding=padding, mask=None, nhead=H, **options):
+def packed(padding=padding, mask=None, nhead=H, nest=True, eps=1e-5, **options):
     """Whether the layers of such an encoder are given a nested tensor."""
     made = {"batch_first": True, "activation": "relu", **options}
     layer = nn.TransformerEncoderLayer(E, nhead, 2 * E, 0, **made)
     nested = []
     with mock.patch("warnings.warn"):  # why an encoder packs nothing
-        model = nn.TransformerEncoder(layer, 1).eval()
+        layer.norm1.eps = eps
+        model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nest).eval()
     forward = model.layers[0].forward
     model.layers[0].forward = lambda x, **more: nested.append(x.is_nested) or forward(x, **more)
     inputs = x if made["batch_first"] else x.transpose(0, 1)
@@ -245,6 +246,7 @@ def packed(padding=padding, mask=None, nhead=H, **options):
 
 unlike = [
     {"batch_first": False}, {"norm_first": True}, {"bias": False}, {"nhead": 3}, {"activation": nn.functional.silu},
+    {"nest": False}, {"eps": 1e-6},
     {"padding": padding.flip(1)}, {"mask": torch.zeros(padding.shape[1], padding.shape[1], dtype=torch.bool)},
 ]  # fmt: skip
 with torch.random.fork_rng():
