@@ -252,6 +252,23 @@ unlike = [
 with torch.random.fork_rng():
     assert all(packed(activation=name) for name in ("relu", "gelu"))  # guard: packed_if_all_hold
     assert not any(packed(**option) for option in unlike)  # guard: not_packed_where_one_does_not
+
+
+def under_autocast(nest):
+    layer = nn.TransformerEncoderLayer(E, H, 2 * E, 0, batch_first=True, dtype=torch.float32)
+    model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nest).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        return model(x.float(), src_key_padding_mask=padding)
+
+
+with torch.random.fork_rng():
+    assert under_autocast(False).isfinite().all()  # guard: unpacked_runs_under_autocast
+    try:
+        under_autocast(True)  # guard: packed_raises_under_autocast
+    except RuntimeError as error:
+        assert "expected scalar type" in str(error)
+    else:
+        raise AssertionError("a packed batch runs under autocast")
 assert no_grad[padding].count_nonzero() == 0 < grad[padding].abs().min()  # guard: zeros_at_padding
 sums = maps["layers.0.self_attn"].sum(-1)  # (B, H, L): 1 at a real query
 torch.testing.assert_close(sums, (~padding)[:, None].expand(B, H, L).to(sums.dtype))  # guard: rows_of_zeros
