@@ -246,13 +246,8 @@ with torch.random.fork_rng(), torch.no_grad():
     for parameter in filled.parameters():
         parameter.zero_()
     up = (D / 3) ** 0.5  # the scale is 1 / sqrt(D) now
-    for name, factor, slices in (
-        ("W_q", up, (..., slice(3))), ("b_q", up, (..., slice(3))),
-        ("W_k", 1, (..., slice(3))), ("b_k", 1, (..., slice(3))),
-        ("W_v", 1, (..., slice(4))), ("b_v", 1, (..., slice(4))),
-        ("W_o", 1, (slice(None), slice(4))), ("b_o", 1, ...),
-    ):  # fmt: skip
-        getattr(filled, name)[slices] = factor * getattr(narrow, name)
+    for name, part in narrow.named_parameters():
+        filled.get_parameter(name)[tuple(map(slice, part.shape))] = part * (up if name in ("W_q", "b_q") else 1)
     # outputs and attention weights
     torch.testing.assert_close(narrow(x, y, y), filled.to_torch()(x, y, y))  # guard: narrower_heads_fit
 assert [tuple(state[f"{letter}_proj_weight"].shape) for letter in "qkv"] == [(E, E), (E, 9), (E, E)]  # guard: e_come_out

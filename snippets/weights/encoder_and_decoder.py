@@ -230,18 +230,15 @@ print(maps["layers.0.self_attn"][0, 0])
 
 def packed(padding=padding, mask=None, nhead=H, nest=True, eps=1e-5, **options):
     """Whether the layers of such an encoder are given a nested tensor."""
-    made = {"batch_first": True, "activation": "relu", **options}
+    made = {"batch_first": True, **options}
     layer = nn.TransformerEncoderLayer(E, nhead, 2 * E, 0, **made)
-    nested = []
+    layer.norm1.eps = eps
     with mock.patch("warnings.warn"):  # why an encoder packs nothing
-        layer.norm1.eps = eps
         model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=nest).eval()
-    forward = model.layers[0].forward
-    model.layers[0].forward = lambda x, **more: nested.append(x.is_nested) or forward(x, **more)
-    inputs = x if made["batch_first"] else x.transpose(0, 1)
-    with torch.no_grad():
+    inputs, (first,) = x if made["batch_first"] else x.transpose(0, 1), model.layers
+    with torch.no_grad(), mock.patch.object(first, "forward", wraps=first.forward) as forward:
         model(inputs, mask=mask, src_key_padding_mask=padding)
-    return nested == [True]
+    return forward.call_args.args[0].is_nested
 
 
 unlike = [

@@ -23,7 +23,8 @@ from builder import words
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = browser.LANGUAGES
-COME = "() => !document.querySelector('.coming .md-content__inner > :not([data-here], .claims-scroll, layout-table)')"
+LATE = ".claims-scroll, layout-table"  # what waits until it is seen (site.js)
+COME = f"() => !document.querySelector('.coming .md-content__inner > :not([data-here], {LATE})')"
 BEGUN = "() => !document.querySelector('.coming:not([data-begun])')"
 CUT_FORMULAS = """() => [...document.querySelectorAll(".math--display")]
   .filter((e) => e.checkVisibility() && e.scrollWidth > e.clientWidth + 1).map((e) => e.scrollWidth)"""
@@ -113,7 +114,7 @@ STYLED = 1.6  # times that what is seen of a page is given its style while it lo
 BUILT = 700  # beside what Material and the explorers build and build again
 # What is laid out in one task (site.css): what stands above the first picture, what else is seen at once, the largest piece.
 AT_ONCE = {"first frame": 300, "second frame": 500, "piece": 500}
-TAKEN = """() => {
+TAKEN = """(late) => {
   const drawn = ":not(details:not([open]) *, .glossary > dd:nth-of-type(n + 6) *)";
   const second = ":is(.grid, .grid ~ *, :nth-child(n + 6))";
   const later = ":is(:nth-child(n + 8), :is(.grid, dot-product, head-view, option-grid, rosetta-map) ~ *)";
@@ -123,7 +124,7 @@ TAKEN = """() => {
   return {
     "first frame": sum(elements(`:not(${second})`)),
     "second frame": sum(elements(`${second}:not(${later})`)),
-    "piece": Math.max(0, ...elements(`${later}:not(.claims-scroll, layout-table)`)),
+    "piece": Math.max(0, ...elements(`${later}:not(${late})`)),
   };
 }"""
 # A letter of a formula is a copy: two elements that no list of elements has.
@@ -254,7 +255,7 @@ def test_every_page(chromium, window, server, address, tmp_path):
     language, _, rest = address.partition("/")
     if rest in ELEMENTS and (elements := page.evaluate("document.querySelectorAll('*').length")) >= ELEMENTS[rest]:
         faults.append(f"{elements} elements")
-    faults += [f"{n} elements in one {part}" for part, n in page.evaluate(TAKEN).items() if n > AT_ONCE[part]]
+    faults += [f"{n} elements in one {part}" for part, n in page.evaluate(TAKEN, LATE).items() if n > AT_ONCE[part]]
     for width in (1280, 1024, 768, 360, 320) if one_of_each else (1280, 360, 320):
         page.set_viewport_size({"width": width, "height": 900})
         faults += [f"too wide at {width}: {told}" for told in page.evaluate(TOO_WIDE)]
