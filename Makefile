@@ -10,7 +10,7 @@ BIN := .venv/bin
 endif
 RUN := $(BIN)/python
 
-.PHONY: serve build test lint bench bench-layouts versions real trace mutants stamp clean
+.PHONY: serve build test lint bench bench-layouts versions real trace libraries mutants stamp clean
 
 serve: .venv/installed ## build both languages, serve them, rebuild on a change of a page or a script
 	@$(RUN) -m builder port $(PORT)
@@ -24,8 +24,8 @@ lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
 
-test: lint ## every check there is; a test of a browser waits half of its time: three processes keep two cores busy
-	@$(RUN) -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(TESTS)
+test: lint ## every check there is, in one process more than there are cores
+	@$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
 	@PYTHONPATH=snippets/recipes $(RUN) -m tools.bench

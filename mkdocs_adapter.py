@@ -59,8 +59,7 @@ def told():
 
 def _program():
     """{file: digest} of the build as it stands on the disk."""
-    files = sorted([Path(__file__), *BUILDER.rglob("*.py"), *BUILDER.rglob("*.j2")])
-    return {project.relative(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {project.relative(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in kept.program_files()}
 
 
 LOADED = _program()
@@ -166,7 +165,7 @@ def on_pre_build(config):
     kept.begin()
     shutil.rmtree(build.folder, ignore_errors=True)
     if build.kept_languages is not None:
-        site = build.folder.with_name(build.folder.name.removesuffix(".building"))
+        site = staging.site_of(build.folder)
         for language in build.kept_languages:
             shutil.copytree(site / language, build.folder / language, copy_function=os.link)
         return
@@ -337,7 +336,7 @@ def on_build_error(error):
 def on_serve(server, config, builder):
     """From the second build on: the language that changed alone, here; what is wrong is shown where the writer looks."""
     folder, state, first = Path(config.site_dir).parent, _state(), project.LANG
-    site = folder.with_name(folder.name.removesuffix(".building"))
+    site = staging.site_of(folder)
     good = True
 
     def build_what_changed():

@@ -24,8 +24,8 @@ def step(act: str, name: str) -> int:
         return 2
     page = Page(language, f"{path}.md", site="http://127.0.0.1:8000")
     page.meta = reader.front_matter(page.source)
-    made = order.before(reader.without_front_matter(page.source), page)
     try:
+        made = order.before(reader.without_front_matter(page.source), page)
         if act != "before":
             made = {"content": order.content, "after": order.after}[act](sys.stdin.read(), page)
         project.stop(page.faults)
@@ -50,9 +50,7 @@ def main(arguments: list[str]) -> int:
     if act == "marks" and rest:
         from builder.pages import marks
 
-        for page in rest:
-            marks.report(page.removesuffix(".md"))
-        return 0
+        return marks.main(rest)
     if act in ("before", "content", "after") and len(rest) == 1:
         return step(act, rest[0])
     if act == "port":

@@ -32,16 +32,18 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def program_files() -> list[Path]:
+    """The files of the build itself: its modules, its templates and its words."""
+    here = Path(__file__).parent
+    parts = sorted(path for path in here.rglob("*") if path.suffix in (".py", ".j2"))
+    return [here.with_name("mkdocs_adapter.py"), words.FILE, *parts]
+
+
 @functools.cache
 def program() -> str:
     """A digest of the build itself, as it stood when this process first asked."""
-    here = Path(__file__).parent
-    files = [
-        here.with_name("mkdocs_adapter.py"),
-        words.FILE,
-        *sorted(path for path in here.rglob("*") if path.suffix in (".py", ".j2")),
-    ]
-    return digest([path.read_text("utf-8") for path in files], [metadata.version(name) for name in MAKERS])
+    texts = [path.read_text("utf-8") for path in program_files()]
+    return digest(texts, [metadata.version(name) for name in MAKERS])
 
 
 def kept(kind: str, parts: Any, make: Callable[[], Any], keep: Callable[[Any], bool] = lambda made: True) -> Any:

@@ -115,11 +115,12 @@ def before(markdown: str, page: Page) -> str:
             text = step(text, page)
         return text
 
-    if {"claims", "glossary", "sources", "journey"} & {fence.language for fence in reader.fences_of(markdown)}:
+    if (typed.MADE - {"figure"}) & {fence.language for fence in reader.fences_of(markdown)}:
         # it tells of other pages, too
         page.markdown = made()
     else:
-        parts = [page.name, markdown, page.source, bool(page.notebook), _state(), values.site_values()]
+        listed = claims_page.is_there(page.language)
+        parts = [page.name, markdown, page.source, bool(page.notebook), listed, _state(), values.site_values()]
         page.markdown = kept(f"{page.language}/sources", parts, made, lambda _: not page.faults)
     return page.markdown
 

@@ -21,6 +21,11 @@ def building_of(site: Path) -> Path:
     return site.with_name(site.name + ".building")
 
 
+def site_of(building: Path) -> Path:
+    """The folder whose place it will take."""
+    return building.with_name(building.name.removesuffix(".building"))
+
+
 def old_of(site: Path) -> Path:
     """Where the last site stands for a moment, while the new one takes its place."""
     return site.with_name(site.name + ".old")
@@ -124,7 +129,7 @@ def _doors(root, site):
 
 def swap(building: Path) -> None:
     """Put the finished folder in the place of the old one; the old one is only removed when the new one stands."""
-    site = building.with_name(building.name.removesuffix(".building"))
+    site = site_of(building)
     old = old_of(site)
     shutil.rmtree(old, ignore_errors=True)
     if site.exists():

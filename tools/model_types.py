@@ -23,7 +23,8 @@ from builder.scripts import recorded
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "snippets" / "model_types.json"
 MADE_OF = [
-    *(f"snippets/recipes/{name}.py" for name in ("detective", "attention_layer", "attention_names")),
+    *(f"snippets/recipes/{name}.py" for name in ("detective", "attention_layer", "attention_names", "atlas")),
+    *sorted(f"snippets/recipes/{path.name}" for path in (ROOT / "snippets" / "recipes").glob("layouts_*.py")),
     "tools/model_types.py",
     "requirements-libraries.txt",
 ]

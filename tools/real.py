@@ -15,7 +15,7 @@ from trained import WHEELS, minilm
 from builder.scripts.recorded import made
 
 DATA = Path(__file__).parents[1] / "snippets" / "weights" / "real_model.json"
-MADE_OF = ["snippets/recipes/pronouns.py", "snippets/recipes/trained.py"]
+MADE_OF = [*(f"snippets/recipes/{name}.py" for name in ("capture", "pronouns", "trained")), "tools/real.py"]
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from builder.scripts.recorded import made
 
 DATA = Path(__file__).parents[1] / "snippets" / "layouts" / "trace.json"
-MADE_OF = ["snippets/recipes/layout_trace.py", "tools/trace.py"]
+MADE_OF = ["snippets/recipes/layout_trace.py", "snippets/recipes/trained.py", "tools/trace.py"]
 
 E, H, LAYERS = 96, 6, 2
 D = E // H

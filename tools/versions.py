@@ -14,6 +14,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "snippets" / "recipes"
 DATA = ROOT / "snippets" / "versions.json"
-# kaomoji.py and negation.py are data, option_grid.py is tested on the built page; these stand in the tests of others
+# {recipe: what it is tested with}; test_versions.py says of each other recipe why it is not among them
 TESTED = {
     "attention_map": ["attention_map"],
     "cached": ["cached"],
@@ -91,7 +92,7 @@ def main() -> None:
             record = found | {"day": datetime.date.today().isoformat(), "digest": digest(recipe)}
             data.setdefault(recipe, {})[version] = record
     ordered = {
-        recipe: dict(sorted(versions.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
+        recipe: dict(sorted(versions.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])]))
         for recipe, versions in sorted(data.items())
     }
     DATA.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")

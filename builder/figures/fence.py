@@ -50,7 +50,7 @@ def render(data: dict, fence: dict, language: str, identity: str) -> str:
     """HTML of one figure.
 
     data      what a script kept: {"kind", "tensors": {name: {"shape", "dtype", "data"}}, "labels", "line"}
-    fence     the texts of the page: title and description, and those of MEANING
+    fence     the texts of the page: title and description, and those that its kind reads
     language  "ja" or "en"
     identity  its id on the page will be figure-IDENTITY
 
@@ -150,9 +150,6 @@ def clustered(markups: list[str], panels: list[Panel]) -> list[str]:
         key = panel.cluster
     close()
     return out
-
-
-# Tables
 
 
 # Fences of a page

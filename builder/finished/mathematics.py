@@ -1,6 +1,6 @@
 """Formulas, typeset while the site is built: an SVG for the eye, MathML for a screen reader, the TeX for copying.
 
-`pymdownx.arithmatex` (generic) leaves each formula on the page as TeX. This works on the finished page, so that
+`pages/formulas.py` leaves each formula on the page as TeX. This works on the finished page, so that
 search has indexed the TeX, and lets MathJax, in V8, draw it. No script and no style attribute reaches the reader: how
 far a formula reaches below the line is one of a fixed grid of classes. Outlines of letters stand once on each page.
 """

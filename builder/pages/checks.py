@@ -300,9 +300,6 @@ def _unused(sources, files):
                 )
 
 
-# The lock: which pairs were read side by side
-
-
 # Words
 
 

@@ -16,6 +16,11 @@ from builder.scripts.claims import Claim
 PAGE = "reference/claims.md"
 
 
+def is_there(language: str) -> bool:
+    """Whether a language has the page: it need not."""
+    return (project.DOCS / language / PAGE).is_file()
+
+
 def quiet_lines(markdown: str, page: str, language: str) -> str:
     """One line under each block that has claims: after its annotations and its output, if they follow."""
     root = "../" * (len(Path(page).parts) - 1)
@@ -38,7 +43,7 @@ def quiet_lines(markdown: str, page: str, language: str) -> str:
             after = following.end
         link = f"{root}{PAGE}#{include.script.removesuffix('.py').replace('/', '-').replace('_', '-')}"
         line = quiet_line(claims, language)
-        if (project.DOCS / language / PAGE).is_file():  # a language need not have every page
+        if is_there(language):
             line = f"[{line}]({link})"
         said = [f"{fence.indent}{line}", f"{fence.indent}{{ .claims }}"]
         edits.append((after, ["", *said, ""]))

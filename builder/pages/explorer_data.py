@@ -47,5 +47,11 @@ def write(folder: Path) -> None:
 
 def _data(script):
     """{name: text} of the values of a script that are JSON objects."""
-    values = records.record(script, "values") or {}
-    return {name: text for name, text in values.items() if text.startswith("{") and isinstance(json.loads(text), dict)}
+    return {name: text for name, text in (records.record(script, "values") or {}).items() if _is_object(text)}
+
+
+def _is_object(text):
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

@@ -32,7 +32,7 @@ WORD = re.compile(r"[A-Za-z]{2,}")
 
 @functools.cache
 def _loaded(text: str) -> dict[str, dict]:
-    return yaml.safe_load(text) or {}
+    return {page: way or {} for page, way in (yaml.safe_load(text) or {}).items()}
 
 
 def ways() -> dict[str, dict]:
@@ -206,6 +206,11 @@ def faults() -> Iterator[Fault]:
         for kind, others in way.items():
             if kind not in KINDS:
                 yield Fault(file, 0, f"{page}: {kind!r} is none of {', '.join(sorted(KINDS))}")
+                continue
+            if isinstance(others, list) != (kind == "needs"):
+                yield Fault(
+                    file, 0, f"{page}: {kind} is {'a list of pages' if kind == 'needs' else 'one page'}, not {others!r}"
+                )
                 continue
             for other in others if isinstance(others, list) else [others]:
                 if other not in pages:

@@ -95,7 +95,10 @@ def stamp(names: list[str]) -> int:
         )
     page = names[0].removesuffix(".md") + ".md"
     known = {language: {file.as_posix() for file in project.page_files(language)} for language in project.LANGUAGES}
-    lock = read_lock()
+    try:
+        lock = read_lock()
+    except ValueError as error:
+        return refuse(f"{project.relative(lock_file())} is not the JSON that `make stamp` writes: {error}")
     missing = [language for language in project.COMPLETE if page not in known[language]]
     if missing == project.COMPLETE and page in lock:
         del lock[page]

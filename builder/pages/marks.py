@@ -17,6 +17,7 @@ A verdict is a sentence whose truth depends on what was computed. Either its wor
 
 import ast
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -103,12 +104,15 @@ def claims_of(name: str, script: str) -> list[Claim]:
     ]
 
 
-@cache
 def _tests(file):
     """The tests of a file; one that is always skipped, or may fail, bears nothing."""
-    path = next((project.ROOT / "tests").rglob(file), project.ROOT / "tests" / file)
-    tree = ast.parse(path.read_text("utf-8")) if path.is_file() else ast.Module([], [])
-    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    path = next((project.ROOT / "tests").rglob(file), None)
+    return _tests_in(path.read_text("utf-8")) if path else set()
+
+
+@cache
+def _tests_in(source):
+    tests = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     return {node.name for node in tests if not any(NEVER_RUN.search(ast.unparse(by)) for by in node.decorator_list)}
 
 
@@ -182,6 +186,17 @@ def by_section(text: str, headings: list[tuple[int, str]]) -> dict[tuple[str, st
 
 
 # For who writes
+
+
+def main(pages: list[str]) -> int:
+    """`python -m builder marks PAGE…`; the exit status."""
+    for page in (page.removesuffix(".md") for page in pages):
+        files = (f"docs/{language}/{page}.md" for language in project.COMPLETE)
+        if missing := [file for file in files if not (project.ROOT / file).is_file()]:
+            print(f"There is no {' and no '.join(missing)}.", file=sys.stderr)
+            return 2
+        report(page)
+    return 0
 
 
 def report(page: str) -> None:

@@ -149,7 +149,7 @@ def _code(include):
     return include.text.strip("\n")
 
 
-def notebook(parts: Parts, page: Page, outputs: bool = True) -> str:
+def notebook(parts: Parts, page: Page) -> str:
     """The notebook of a page, its recipes written by first cells, as deterministic JSON text."""
     made = []
     for name in parts.recipes:
@@ -165,11 +165,8 @@ def notebook(parts: Parts, page: Page, outputs: bool = True) -> str:
             hidden += [identity] * cell.hides
             cells.append(nbformat.v4.new_markdown_cell(_absolute_links(cell.text, page), id=identity, metadata=about))
         else:
-            said = (
-                [nbformat.v4.new_output("stream", name="stdout", text=cell.output + "\n")]
-                if outputs and cell.output
-                else []
-            )
+            printed = cell.output and nbformat.v4.new_output("stream", name="stdout", text=cell.output + "\n")
+            said = [printed] if printed else []
             about = {"name": cell.folded, "jupyter": {"source_hidden": True}} if cell.folded else {}
             cells.append(nbformat.v4.new_code_cell(cell.text, id=identity, outputs=said, metadata=about))
     kernel = {

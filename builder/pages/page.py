@@ -41,11 +41,6 @@ class Page:
         return (project.DOCS / self.language / self.name).read_text(encoding="utf-8-sig")
 
     @property
-    def script(self) -> str:
-        """The script of its own: layouts/rosetta.py."""
-        return project.script_of(self.name)
-
-    @property
     def url(self) -> str:
         """Its address below the language's root: layouts/rosetta/; empty for the home page."""
         return project.address_of(self.name)

@@ -425,12 +425,17 @@ def _blocks(lines, masked, fences, numbers, depth):
         number = end + 1
 
 
+SEARCH_WORDS = re.compile(
+    r"^search:(?: \[.*\n(?:[ \t].*\n)*|\n(?:[ \t]*- .*\n)+)", re.M
+)  # and not `search: {exclude: true}`
+
+
 def without_search_words(text: str) -> str:
-    """A page's file without the line of its front matter that says what the search finds it by."""
+    """A page's file without what its front matter says that the search finds it by, on one line or on several."""
     head = FRONT_MATTER.match(text)
     if not head:
         return text
-    rest = "".join(line for line in head[0].splitlines(keepends=True) if not line.startswith("search: ["))
+    rest = SEARCH_WORDS.sub("", head[0])
     return (rest + text[head.end() :]).removeprefix("---\n---\n\n")
 
 

@@ -1,7 +1,7 @@
 """What may stand on a page: sentences, formulas, and what a run has made. Anything else could be typed and look computed.
 
-A fence holds one include, or is drawn by a hook. An output stands below the code that printed it. Of HTML only what the
-pages need is known; images, scripts, frames and drawings are made by hooks alone. Code is as wide and as long as it can be
+A fence holds one include, or is drawn by the build. An output stands below the code that printed it. Of HTML only what the
+pages need is known; images, scripts, frames and drawings are made by the build alone. Code is as wide and as long as it can be
 read: what is shown is held to that here.
 """
 
@@ -20,7 +20,13 @@ from builder.project import Fault
 if TYPE_CHECKING:
     from builder.pages.checks import Files
 
-MADE = {"figure", "claims", "glossary", "sources", "journey"}  # fences that a hook replaces
+MADE = {
+    "figure",
+    "claims",
+    "glossary",
+    "sources",
+    "journey",
+}  # fences that the build replaces; all but the first tell of other pages
 WIDEST, WIDEST_TWIN, LONGEST = 72, 44, 30  # characters of a line, of one half of a pair; lines of a section
 
 TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*)(?=[\s/>])((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>")

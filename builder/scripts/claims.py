@@ -273,11 +273,12 @@ class Recorder:
         tensors = isinstance(owner, torch.Tensor) and isinstance(function, types.BuiltinMethodType)
         if not tensors and function not in self.torchs:
             raise Vacuous(line, f"this {name} is not torch's own: what it compares is not known")
-        left, right, *rest = [owner, *arguments] if isinstance(owner, torch.Tensor) else arguments
+        given = [owner, *arguments] if isinstance(owner, torch.Tensor) else arguments
+        asked = dict(zip(("input", "other", "rtol", "atol", "equal_nan"), given, strict=False)) | keywords
+        left, right, equal_nan = asked["input"], asked["other"], bool(asked.get("equal_nan"))
         tolerance = None
         if name == "allclose":
-            tolerance = [*rest[:2], *(1e-5, 1e-8)[len(rest) :]]
-            tolerance = [float(keywords.get("rtol", tolerance[0])), float(keywords.get("atol", tolerance[1]))]
+            tolerance = [float(asked.get("rtol", 1e-5)), float(asked.get("atol", 1e-8))]
         holds = bool(function(*arguments, **keywords)) != negated
         error = _greatest_error(left, right)
         if not holds:
@@ -287,14 +288,14 @@ class Recorder:
             raise Vacuous(line, f"the shapes {tuple(left.shape)} and {tuple(right.shape)} always differ")
         if not left.numel():
             raise Vacuous(line, "there is nothing to compare")
-        equal_nan = bool(keywords.get("equal_nan"))
         self._check_pair(line, left, right, equal_nan)
         if not negated:
             # torch.equal has no tolerance: every move is seen
             check = {
                 "allclose": lambda a, b: torch.allclose(a, b, rtol=tolerance[0], atol=tolerance[1], equal_nan=equal_nan)
             }
-            self._check_moves(line, left, right, check.get(name, torch.equal), stated=bool(rest or keywords))
+            stated = name == "equal" or {"rtol", "atol"} <= asked.keys()
+            self._check_moves(line, left, right, check.get(name, torch.equal), stated)
         kind = "differs" if negated else {"equal": "exact", "allclose": "equal"}[name]
         self._keep(line, kind, left, right, error=error, tolerance=tolerance)
 

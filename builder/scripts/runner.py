@@ -9,6 +9,7 @@ its records below FOLDER and tells its progress on standard output, one line of 
 import argparse
 import ast
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -51,7 +52,6 @@ def run(path: Path | str) -> dict:
     try:
         source = path.read_text(encoding="utf-8")
         found = sections.spans(source)
-        record["sections"] = {name: list(span) for name, span in found.items()}
         if path.parent != SNIPPETS / "recipes":
             before = set(sys.modules)
             _watch_files(opened)
@@ -345,6 +345,7 @@ def batch(paths: Iterable[Path], jobs: int, fork: bool, caller: int | None = Non
         import torch.distributed.tensor  # (the first assert_close would import it)
     if fork and len(waiting) > MANY:
         import torch._dynamo  # noqa: F401  (so would the first optimizer, and one script in four has one)
+    gc.freeze()  # what is imported by now is no garbage
     context = multiprocessing.get_context("fork" if fork else "spawn")
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
@@ -371,9 +372,6 @@ def batch(paths: Iterable[Path], jobs: int, fork: bool, caller: int | None = Non
 def can_fork() -> bool:
     """Whether a script can run in a copy of this process, which has imported torch."""
     return sys.platform == "linux" and "ATTENTION_NO_FORK" not in os.environ
-
-
-# ---------------------------------------------------------------- what is kept, and believed only when whole
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -34,12 +34,21 @@ def test_every_lesson_has_its_way():
         ({"layouts/paper": {"needs": ["layouts/papers"]}}, "layouts/paper: needs 'layouts/papers' is no page"),
         ({"layouts/paper": {"after": "layouts/pytorch"}}, "layouts/paper: 'after' is none of exercise, needs, next"),
         ({"layouts/paper": {"next": "layouts/paper"}}, "layouts/paper: it cannot be its own next"),
+        (
+            {"layouts/paper": {"needs": "layouts/rosetta"}},
+            "layouts/paper: needs is a list of pages, not 'layouts/rosetta'",
+        ),
+        ({"layouts/paper": {"next": ["layouts/rosetta"]}}, "layouts/paper: next is one page, not ['layouts/rosetta']"),
         ({"attention/start": {"needs": ["layouts/rosetta"]}}, "attention/start needs, in the end, itself"),
     ],
 )
 def test_a_way_that_leads_nowhere_is_refused(ways, changed, told):
     ways(journey.ways() | changed)
     assert told in [fault.message for fault in journey.faults()]
+
+
+def test_a_page_of_which_nothing_is_said_needs_nothing():
+    assert journey._loaded("layouts/paper:\nlayouts/rosetta: {needs: [layouts/paper]}")["layouts/paper"] == {}
 
 
 def test_a_page_without_a_way_is_refused(ways):

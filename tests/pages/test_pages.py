@@ -335,9 +335,11 @@ def test_a_pair_never_read_and_an_entry_without_a_page(house):
     assert json.loads(lock.read_text("utf-8")) == {}
 
 
-def test_a_broken_lock_is_told(house):
+def test_a_broken_lock_is_told(house, capsys):
     (house / "docs/translations.lock.json").write_text("<<<<<<< ours", "utf-8")
     assert any(text.startswith("docs/translations.lock.json: is not the JSON that") for text in told())
+    assert stamped.stamp(["chapter/one"]) == 2
+    assert capsys.readouterr().err.startswith("docs/translations.lock.json is not the JSON that `make stamp` writes")
 
 
 @pytest.mark.parametrize(

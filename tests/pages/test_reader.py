@@ -180,6 +180,15 @@ def test_a_heading_without_an_id_is_one():
     assert [cell.text for cell in parts.cells] == ["# One\n\n```sh\n# a comment\n```\n\n## Two"]
 
 
+@pytest.mark.parametrize(
+    "words", ["search: [a, b]\n", "search:\n  - a\n  - b\n", "search:\n- a\n", "search: [a,\n  b]\n"]
+)
+def test_what_the_search_finds_a_page_by_is_none_of_its_text(words):
+    page = "---\ndescription: One.\n{}hide: [toc]\n---\n\n# A\n"
+    assert reader.without_search_words(page.format(words)) == page.format("")
+    assert reader.without_search_words("---\n" + words + "---\n\n# A { #a }\n") == "# A { #a }\n"
+
+
 def test_a_link_is_one_outside_code_only():
     text = '[a](b.md#c) `[d](e.md)` [f](g_(h).md "a title")\n\n```text\n[i](j.md)\n```\n'
     assert [address for _, _, address in reader.links_in(text)] == ["b.md#c", "g_(h).md"]

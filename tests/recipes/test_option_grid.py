@@ -82,7 +82,7 @@ def shown(page):
 
 
 def test_every_cell_of_the_fast_path_is_among_them(checked):
-    assert len(checked) > 2000
+    assert len(checked) > 500
     assert sum(map(fast_path, checked)) == 44
 
 

@@ -89,17 +89,18 @@ class Firefox:
             raise RuntimeError(done["exceptionDetails"]["text"])
         return json.loads(done["result"]["value"])
 
-    def until(self, function, *arguments):
-        """Wait until a function gives something true, and return it; raises RuntimeError after ten seconds."""
-        waiting = f"""async (...given) => {{
-          for (let i = 0; i < 300; i++) {{
-            const value = await ({function})(...given);
-            if (value) return value;
-            await new Promise((done) => setTimeout(done, 33));
-          }}
-          throw new Error("not within 10 s");
-        }}"""
-        return self.run(waiting, *arguments)
+    def until(self, function, *arguments, seconds=30):
+        """Ask a function until it gives something true, and return that; raises RuntimeError where it does not in time.
+
+        Asked anew each time: a promise that waits in the page has once been left without an answer.
+        """
+        asked = f"async (...given) => {{ const value = await ({function})(...given); return value ? [value] : null; }}"
+        end = time.monotonic() + seconds
+        while not (found := self.run(asked, *arguments)):
+            if time.monotonic() > end:
+                raise RuntimeError(f"not within {seconds} s: {function}")
+            time.sleep(0.03)
+        return found[0]
 
     def middle(self, selector, index=0):
         """Bring an element to the middle of the window; (x, y) of its own middle."""

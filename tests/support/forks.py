@@ -5,6 +5,7 @@ process stands after its imports; it gets its own folder, environment and stream
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -131,6 +132,7 @@ def _import(modules):
         importlib.import_module(name)
     sys.path.remove(str(HERE))
     modules.clear()
+    gc.freeze()  # a fork need not look for garbage among it
 
 
 def _obey(order, streams):

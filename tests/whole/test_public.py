@@ -1,6 +1,7 @@
-"""What the rooms of builder/ offer each other says what it takes and gives, and what it is for."""
+"""What the rooms of builder/ offer each other says what it takes and gives, and what it is for; who knows whom is as agreed."""
 
 import ast
+import re
 from fnmatch import fnmatch
 
 import pytest
@@ -47,3 +48,36 @@ def test_no_folder_of_the_tests_is_passed_over(request):
     assert len(folders) > 5
     passed_over = request.config.getini("norecursedirs")
     assert [path for path in folders if any(fnmatch(path.name, pattern) for pattern in passed_over)] == []
+
+
+BUILDER = project.ROOT / "builder"
+DOORS = {"__init__.py", "__main__.py", "order.py", "port_is_free.py"}  # these lead into the rooms
+
+
+def known_to(text):
+    """{room: what CONTRIBUTING.md says that it imports, beside its own}."""
+    rows = re.findall(r"^\| ((?:`[a-z_]+(?:\.py|/)`(?:, )?)+) \| .* \| ([^|]*) \|$", text, re.M)
+    return {
+        room: set(re.findall(r"[a-z_.]+", knows)) for rooms, knows in rows for room in re.findall(r"`([^`]+)`", rooms)
+    }
+
+
+def imported(path):
+    """The modules of builder/ that a file imports, as "pages.reader"."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "builder":
+            for name in (f"{node.module}.{alias.name}".removeprefix("builder.") for alias in node.names):
+                file = BUILDER / name.replace(".", "/")
+                yield name if file.is_dir() or file.with_suffix(".py").is_file() else name.rpartition(".")[0]
+
+
+def test_a_room_imports_what_the_contract_says():
+    agreed = known_to((project.ROOT / "CONTRIBUTING.md").read_text("utf-8"))
+    rooms = {f"{path.name}{'/' * path.is_dir()}": path for path in BUILDER.iterdir() if path.name != "__pycache__"}
+    assert set(agreed) == rooms.keys() - DOORS
+    for room, allowed in agreed.items():
+        own, path = room.removesuffix(".py").strip("/"), rooms[room]
+        found = {name for file in ([path] if path.is_file() else path.rglob("*.py")) for name in imported(file)}
+        others = {name for name in found - {"project", "words"} if name.partition(".")[0] != own}
+        unknown = {name for name in others if not {name, name.partition(".")[0]} & allowed}
+        assert not unknown, f"{room} imports {unknown}, of which CONTRIBUTING.md says nothing"

@@ -105,6 +105,8 @@ def test_serve(server, small):
     told = "builder/finished/lean.py: this part of the build has changed since `mkdocs serve` began: restart it"
     server.until(lambda: told in server.said)
     assert "and much more" in server.get("/en/") + server.get("/ja/")
+    small.replace("docs/words.yml", "languages:", "# changed\nlanguages:")
+    server.until(lambda: told.replace("builder/finished/lean.py", "docs/words.yml") in server.said)
 
 
 def test_a_first_build_that_fails_ends_serve(small):

@@ -2,7 +2,6 @@
 // `atlas` is { layouts: [{name, library, tensors: [[name, roles, axes]], order, grouped, ...}], names: {fillers, roles, whole, out, heads} }.
 const last = (text) => Math.max(text.lastIndexOf("."), text.lastIndexOf("/")) + 1;
 const axesOf = (axes) => axes.match(/\([^)]*\)|\S+/g);
-const product = (list) => list.reduce((total, x) => total * x, 1);
 const isMatrix = ([, , axes]) => axes.includes("n") && axes.includes("e");
 const isBias = ([, , axes]) => !isMatrix([, , axes]);
 const ELSEWHERE = ["query_key_value", "qkv_proj"];
@@ -63,7 +62,7 @@ function sizes(axes, shape) {
   return found;
 }
 
-export const ORDERS = {
+const ORDERS = {
   blocks: ([roles]) => (H, K) => [...roles].flatMap((role) => Array.from({ length: role === "q" ? H : K }, (_, h) => role + h)),
   groups: () => (H, K) => Array.from({ length: K }, (_, k) => [...Array.from({ length: H / K }, (_, j) => `q${k * (H / K) + j}`), `k${k}`, `v${k}`]).flat(),
   dealt: () => (H, K) => [...Array.from({ length: H }, (_, h) => `q${(h % K) * (H / K) + Math.floor(h / K)}`), ...[..."kv"].flatMap((role) => Array.from({ length: K }, (_, k) => role + k))],

@@ -5,7 +5,7 @@ const viewOf = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byt
 const MB = 2 ** 20;
 
 /** Says in `code` (a word of words.yml) why a file is not read. */
-export class Unread extends Error {
+class Unread extends Error {
   constructor(code, values = {}) {
     super(code);
     Object.assign(this, { code, values });

@@ -5,7 +5,7 @@ import { begin, buttons, filled, html, speaker, wordsOf } from "./panel.js";
 const EXAMPLES = ["BERT", "GPT-2", "GPT-NeoX", "Falcon-40B", "LLaMA"];
 
 /** {name: shape} of a layout in a model of that size. */
-export function shapesOf(layout, { E, H, K, D }) {
+function shapesOf(layout, { E, H, K, D }) {
   const shapes = {};
   for (const [name, roles, axes] of layout.tensors) {
     const heads = [...roles].reduce((total, role) => total + ("qo".includes(role) ? H : K), 0);

@@ -4,7 +4,7 @@
 import { begin, filled, html, keep, speaker, wordsOf } from "./panel.js";
 
 /** "mask=none|bool;dtype=float32" -> [{name, values}]. */
-export const optionsOf = (text) => text.split(";").map((part) => {
+const optionsOf = (text) => text.split(";").map((part) => {
   const [name, values] = part.split("=");
   return { name, values: values.split("|") };
 });

@@ -2,7 +2,7 @@
 // the twin of a block, and answers for any embed_dim and num_heads. The functions that are exported touch no document.
 import { begin, filled, html, keep, speaker, wordsOf } from "./panel.js";
 
-export const LARGEST = { embed_dim: 16384, num_heads: 256 };
+const LARGEST = { embed_dim: 16384, num_heads: 256 };
 const ROLES = ["q", "k", "v"];
 
 /** A whole number from what was typed (full-width digits too), or null. */
@@ -12,7 +12,7 @@ export function whole(text) {
 }
 
 /** Check one number: null, or why it will not do, as {why, name, ...}. `last` is the greatest that is allowed. */
-export function refusal(name, text, first, last) {
+function refusal(name, text, first, last) {
   const value = whole(text);
   if (value === null) return { why: String(text).trim() ? "number" : "empty", name, text: String(text).trim() };
   if (first === 1 && value < 1) return { why: "positive", name, value };
