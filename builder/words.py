@@ -13,8 +13,13 @@ import yaml
 FILE = Path(__file__).parents[1] / "docs" / "words.yml"
 
 
+def yaml_of(text: str) -> Any:
+    """What a text of YAML says, read by libyaml, in a tenth of the time, where PyYAML brings it. Raises yaml.YAMLError."""
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def _read():
-    content = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    content = yaml_of(FILE.read_text(encoding="utf-8"))
     return content.pop("languages"), content
 
 

@@ -19,8 +19,7 @@ def style(sheet: str) -> str:
     """The rules of the figures' style sheet that draw, in the light colours: a notebook's own scheme is not known."""
     found = [(" ".join(selector.split()), " ".join(body.split())) for selector, body in RULE.findall(sheet)]
     rules = [f"{selector}{{{body}}}" for selector, body in found if DRAWS.match(selector)]
-    named = re.compile(r"var\((--figure-[\w-]+)\)")
-    return named.sub(lambda name: colours.of("light")[name[1]], "".join(rules)).replace(".figure__svg ", ".figure ")
+    return colours.filled("".join(rules)).replace(".figure__svg ", ".figure ")
 
 
 def svg(kind: str, panels: list[Panel]) -> str:

@@ -169,14 +169,14 @@ def kept(name: str, source: str) -> tuple[dict, str, str]:
 def texts_of(source: str) -> dict:
     """The YAML of a fence, checked. Raises Refused, whose `line` counts from the fence."""
     try:
-        texts = yaml.safe_load(source)
+        texts = words.yaml_of(source)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or error
         refused = Refused(f"the YAML of a figure cannot be read: {problem} (quote a text with a colon)", by="page")
         refused.line = mark.line + 1 if mark else 0
         raise refused from None
-    if "#" in source and repr(yaml.safe_load(source.replace("#", UNLIKELY))).replace(UNLIKELY, "#") != repr(texts):
+    if "#" in source and repr(words.yaml_of(source.replace("#", UNLIKELY))).replace(UNLIKELY, "#") != repr(texts):
         raise Refused("to YAML, what stands behind ' #' is a comment: quote a text that has one", by="page")
     if not isinstance(texts, dict):
         raise Refused("a figure needs at least the lines title: and description:", by="page")

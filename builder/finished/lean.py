@@ -114,15 +114,9 @@ def plainer(block: str) -> str:
 
 
 def unsearched(html: str, page: "Page") -> str:
-    """Whole recipe files (their sections are shown), links to notebooks, claims and numbers in figures are not searched.
-
-    Each SVG is marked, though its box is: the search plugin ends an exclusion at the first end tag of the same name.
-    """
-    return re.sub(
-        r'<(details class="file"|p class="(?:page-tools|page-way|page-next|claims)"|svg(?= class="figure__svg))',
-        r"<\1 data-search-exclude",
-        html,
-    )
+    """Whole recipe files (their sections are shown), links to notebooks and claims are not searched."""
+    left_out = r'<(details class="file"|p class="(?:page-tools|page-way|page-next|claims)")'
+    return re.sub(left_out, r"<\1 data-search-exclude", html)
 
 
 def is_unsearched(html: str) -> bool:

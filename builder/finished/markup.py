@@ -1,6 +1,7 @@
 """The markup of a finished page: classes for styles, names that are heard, lines that break well, explorers' modules."""
 
 import ast
+import functools
 import itertools
 import re
 from collections.abc import Callable
@@ -90,17 +91,18 @@ def explorers() -> list[str]:
 
 def explorers_of_recipes() -> dict[str, str]:
     """{name: module} of elements that a recipe writes into files of its own: head_view.py's <head-view> is the site's, too."""
-    found = {}
-    for path in sorted((project.SNIPPETS / "recipes").glob("*.py")):
-        source = path.read_text(encoding="utf-8")
-        if "\nSCRIPT = " in source:
-            values = {
-                ast.unparse(node.targets[0]): node.value
-                for node in ast.parse(source).body
-                if isinstance(node, ast.Assign)
-            }
-            found[path.stem.replace("_", "-")] = ast.literal_eval(values["SCRIPT"]).lstrip()
-    return found
+    scripts = {path: _script(path, path.stat().st_mtime_ns) for path in (project.SNIPPETS / "recipes").glob("*.py")}
+    return {path.stem.replace("_", "-"): scripts[path] for path in sorted(scripts) if scripts[path] is not None}
+
+
+@functools.lru_cache(maxsize=1024)
+def _script(recipe, changed):
+    """The SCRIPT of a recipe, if it has one, read again only if the file has changed: each tag of each page asks."""
+    source = recipe.read_text(encoding="utf-8")
+    if "\nSCRIPT = " not in source:
+        return None
+    values = (node for node in ast.parse(source).body if isinstance(node, ast.Assign))
+    return next(ast.literal_eval(node.value) for node in values if ast.unparse(node.targets[0]) == "SCRIPT").lstrip()
 
 
 def with_words(html: str, name: str, language: str) -> str:

@@ -58,7 +58,7 @@ def load() -> Glossary:
 @functools.lru_cache(maxsize=2)
 def _load(path, _changed):
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
+        content = words.yaml_of(path.read_text("utf-8")) or {}
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         message = f"this is not YAML: {getattr(error, 'problem', None) or error}"

@@ -12,8 +12,6 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 
-import yaml
-
 from builder import project, words
 from builder.pages import reader
 from builder.pages.page import Page
@@ -32,7 +30,7 @@ WORD = re.compile(r"[A-Za-z]{2,}")
 
 @functools.cache
 def _loaded(text: str) -> dict[str, dict]:
-    return {page: way or {} for page, way in (yaml.safe_load(text) or {}).items()}
+    return {page: way or {} for page, way in (words.yaml_of(text) or {}).items()}
 
 
 def ways() -> dict[str, dict]:
@@ -97,14 +95,14 @@ def put(content: str, page: Page) -> str:
     return content + (f'\n<p class="page-next">{"<br>".join(last)}</p>' if last else "")
 
 
-def _led(address: str, page: Page) -> str | None:
-    """The page that an address on another one leads to, as the ways name it; None where they do not."""
-    way = posixpath.normpath(posixpath.join(page.url, address.partition("#")[0])).removesuffix(".md")
+def _led(address: str, folder: str) -> str | None:
+    """The page that an address in a folder leads to, as the ways name it; None where they do not."""
+    way = posixpath.normpath(posixpath.join(folder, address.partition("#")[0])).removesuffix(".md")
     return next((one for one in (way, f"{way}/index") if one in ways()), None)
 
 
 def _timed(address: str, page: Page) -> str:
-    if led := _led(address, page):
+    if led := _led(address, page.url):
         return _aside(led, page.language)
     page.fault(f"{address} has no minutes: it is no page of docs/journey.yml")
     return ""
@@ -127,7 +125,8 @@ def said(page: Page) -> str:
     """What `put` adds, of which the rest of the page knows nothing: titles and minutes of other pages."""
     links = reader.links_in(page.source)
     asked = [address for _, end, address in links if page.source.startswith("){ .minutes }", end)]
-    return put("</h1>", page) + "".join(_time(led, page.language) for link in asked if (led := _led(link, page)))
+    folder = posixpath.dirname(page.name)  # links of the Markdown start there
+    return put("</h1>", page) + "".join(_time(led, page.language) for link in asked if (led := _led(link, folder)))
 
 
 # ---------------------------------------------------------------- the map of a chapter

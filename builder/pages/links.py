@@ -44,7 +44,7 @@ def file() -> Path:
 
 @functools.lru_cache(maxsize=2)
 def _parsed(path, _changed):
-    return yaml.safe_load(path.read_text("utf-8"))
+    return words.yaml_of(path.read_text("utf-8"))
 
 
 def content() -> dict | None:
@@ -97,7 +97,7 @@ def links() -> list[Link]:
 
 @functools.lru_cache(maxsize=512)
 def _links_of(file, text):
-    return [Link(file, text.count("\n", 0, position) + 1, address) for position, address in addresses(text)]
+    return [Link(file, reader.line_of(text, position), address) for position, address in addresses(text)]
 
 
 # Checks
@@ -192,7 +192,7 @@ def _line(text, start, under="subjects"):
     """The number of the first line under a key of the file that begins with `start`; 0 when there is none."""
     head = re.search(rf"^{under}:", text, re.M)
     match = re.compile(rf"^[ \t]*(?:- )?{re.escape(start)}(?=\s|$)", re.M).search(text, head.end() if head else 0)
-    return text.count("\n", 0, match.start()) + 1 if match else 0
+    return reader.line_of(text, match.start()) if match else 0
 
 
 def faults() -> list[Fault]:

@@ -17,7 +17,6 @@ from html import escape
 from pathlib import Path
 
 import nbformat
-import yaml
 
 from builder import project, words
 from builder.kept import kept
@@ -123,7 +122,7 @@ def _add_fence(fence, parts, language):
         code = re.sub(r"  # \(\d+\)!?$", "", _code(include), flags=re.M)
         parts.cells.append(Cell("code", code, fence.line, output_of(include), include))
     elif fence.language == "figure":
-        told = yaml.safe_load(fence.text) or {}
+        told = words.yaml_of(fence.text) or {}
         title = f"{words.of('notebooks', language)['figure']}**{told.get('title', '')}**"
         drawn = parts.picture(fence)
         image = f"\n{_image(drawn, told.get('title', ''))}\n" if drawn else ""

@@ -5,7 +5,7 @@
     replaced(markdown, …)   the page with something else in the place of its fences
     formulas_in, links_in   where they stand, outside code
 
-Nobody else has a pattern for what a page is written in: tests/pages/test_reader.py.
+Nobody else has a pattern for what a page is written in, but to find the line of a fault: tests/pages/test_reader.py.
 """
 
 import functools
@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-import yaml
-
-from builder import project
+from builder import project, words
 from builder.pages import includes, marks, values
 from builder.pages.includes import Include
 from builder.pages.page import Page
@@ -383,7 +381,7 @@ def front_matter(text: str) -> dict:
 
 @functools.lru_cache(maxsize=512)
 def _loaded(head):
-    return yaml.safe_load(head.strip().strip("-"))
+    return words.yaml_of(head.strip().strip("-"))
 
 
 def without_front_matter(text: str) -> str:

@@ -64,7 +64,7 @@ def faults(source: reader.Source) -> Iterator[Fault]:
 
 
 def _line(text, match):
-    return text.count("\n", 0, match.start()) + 1
+    return reader.line_of(text, match.start())
 
 
 def _fence_faults(source, fence):

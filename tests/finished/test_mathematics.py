@@ -12,7 +12,9 @@ import markdown
 import pytest
 
 from builder import project
+from builder.dialect import Dialect
 from builder.finished import mathematics
+from builder.pages import formulas
 from builder.pages.page import Page
 
 PAGE = "layouts/example.md"
@@ -35,11 +37,9 @@ def house(tmp_path, monkeypatch):
 
 def finished(source):
     """The finished page of a Markdown source, before formulas are drawn."""
-    body = markdown.markdown(
-        source,
-        extensions=["pymdownx.arithmatex", "pymdownx.superfences", "tables", "attr_list", "admonition"],
-        extension_configs={"pymdownx.arithmatex": {"generic": True}},
-    )
+    page = Page("ja", PAGE)
+    extensions = ["pymdownx.superfences", "tables", "attr_list", "admonition", "md_in_html", Dialect()]
+    body = formulas.legible(markdown.markdown(formulas.put(source, page), extensions=extensions), page)
     head = '<!doctype html>\n<html lang="ja"><head><meta charset="utf-8"><title>example</title></head>'
     return f"{head}<body><main><article>{body}</article></main></body></html>"
 

@@ -173,6 +173,8 @@ def test_a_link_may_say_the_minutes_of_where_it_leads(pages, ways):
     assert not page.faults
     pages({"masks/a": f"# T {{ #t }}\n\n{WORDS * 2}"})
     assert "10" in journey.said(page), "a page is made anew when the minutes that it says are others"
+    pages({"masks/b": "# B { #b }\n\n[one](a.md){ .minutes } [one](../masks/a.md){ .minutes }"})
+    assert journey.said(Page("en", "masks/b.md")).count("10 min") == 2
     journey.put(link.format("about/"), page)
     assert [fault.message for fault in page.faults] == ["about/ has no minutes: it is no page of docs/journey.yml"]
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from cached import files_of
 from small_project import ROOT
 
 from builder import project
@@ -197,3 +198,34 @@ def test_one_keeper_knows_where_records_lie():
         "builder/scripts/current.py",
         "builder/scripts/records.py",
     }
+
+
+# what a tool's recipes import and what does not change what its record says
+ASIDE = {
+    "tools/hugging_face.py": {"attention_map"},  # draws
+    "tools/model_types.py": {
+        "convert",
+        "convert_file",
+        "detective_numbers",
+        "headers",
+        "layout_trace",
+        "paper_heads",
+    },  # for files, numbers
+}
+
+
+def test_a_record_that_no_build_makes_names_all_that_it_was_made_with():
+    tried = 0
+    for path in project.SNIPPETS.rglob("*.json"):
+        record = json.loads(path.read_text("utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("made"), dict):
+            continue
+        of = record["made"]["of"]
+        tools = [name for name in of if name.startswith("tools/")]
+        aside = {f"snippets/recipes/{name}.py" for tool in tools for name in ASIDE.get(tool, ())}
+        used = {project.relative(file) for tool in tools for file in files_of(ROOT / tool)}
+        assert tools
+        assert used - aside <= of.keys(), f"{project.relative(path)} says nothing of {used - aside - of.keys()}"
+        assert aside <= used - of.keys(), f"{tools}: not aside"
+        tried += 1
+    assert tried >= 5
