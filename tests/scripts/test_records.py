@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from cached import files_of
+from cached import files_of, imported
 from small_project import ROOT
 
 from builder import project
@@ -214,6 +214,12 @@ ASIDE = {
 }
 
 
+def made_with(tool):
+    """A tool, and the recipes that it imports with all that these import; it may be named as one of them is."""
+    recipes = [ROOT / "snippets" / "recipes" / f"{name}.py" for name in imported(tool)]
+    return {tool}.union(*(files_of(recipe) for recipe in recipes if recipe.is_file()))
+
+
 def test_a_record_that_no_build_makes_names_all_that_it_was_made_with():
     tried = 0
     for path in project.SNIPPETS.rglob("*.json"):
@@ -223,7 +229,7 @@ def test_a_record_that_no_build_makes_names_all_that_it_was_made_with():
         of = record["made"]["of"]
         tools = [name for name in of if name.startswith("tools/")]
         aside = {f"snippets/recipes/{name}.py" for tool in tools for name in ASIDE.get(tool, ())}
-        used = {project.relative(file) for tool in tools for file in files_of(ROOT / tool)}
+        used = {project.relative(file) for tool in tools for file in made_with(ROOT / tool)}
         assert tools
         assert used - aside <= of.keys(), f"{project.relative(path)} says nothing of {used - aside - of.keys()}"
         assert aside <= used - of.keys(), f"{tools}: not aside"
