@@ -115,8 +115,7 @@ def before(markdown: str, page: Page) -> str:
             text = step(text, page)
         return text
 
-    if (typed.MADE - {"figure"}) & {fence.language for fence in reader.fences_of(markdown)}:
-        # it tells of other pages, too
+    if typed.OF_OTHER_PAGES & {fence.language for fence in reader.fences_of(markdown)}:
         page.markdown = made()
     else:
         listed = claims_page.is_there(page.language)

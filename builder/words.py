@@ -26,9 +26,14 @@ def _read():
 LANGUAGES, _rooms = _read()
 
 
+def said(texts: dict[str, Any], language: str) -> Any:
+    """What a language says, in English where it says nothing: those that need to be complete lack nothing."""
+    return texts.get(language, texts["en"])
+
+
 def of(room: str, language: str) -> dict[str, Any]:
     """{name: word} of one room in one language, in English where the language lacks it: `faults` has told so."""
-    return {name: word.get(language, word["en"]) for name, word in _rooms.get(room, {}).items()}
+    return {name: said(word, language) for name, word in _rooms.get(room, {}).items()}
 
 
 def faults() -> Iterator[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any test imports torch
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["NO_MKDOCS_2_WARNING"] = "1"
-gc.set_threshold(50_000)  # looking for garbage took a tenth of collecting the tests
 
 import browser
 import pytest
@@ -25,7 +24,8 @@ IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """One more than there are cores: a test of a browser waits half of its time."""
-    return 1 + len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return cores + 1
 
 
 def pytest_configure(config):

@@ -91,13 +91,14 @@ def explorers() -> list[str]:
 
 def explorers_of_recipes() -> dict[str, str]:
     """{name: module} of elements that a recipe writes into files of its own: head_view.py's <head-view> is the site's, too."""
-    scripts = {path: _script(path, path.stat().st_mtime_ns) for path in (project.SNIPPETS / "recipes").glob("*.py")}
-    return {path.stem.replace("_", "-"): scripts[path] for path in sorted(scripts) if scripts[path] is not None}
+    recipes = sorted((project.SNIPPETS / "recipes").glob("*.py"))
+    scripts = ((path.stem.replace("_", "-"), _script(path, path.stat().st_mtime_ns)) for path in recipes)
+    return {name: script for name, script in scripts if script is not None}
 
 
 @functools.lru_cache(maxsize=1024)
 def _script(recipe, changed):
-    """The SCRIPT of a recipe, if it has one, read again only if the file has changed: each tag of each page asks."""
+    """The SCRIPT of a recipe, if it has one, read again only if the file has changed: each page asks several times."""
     source = recipe.read_text(encoding="utf-8")
     if "\nSCRIPT = " not in source:
         return None

@@ -384,8 +384,8 @@ def faults() -> list[Fault]:
     found += _unused(sources, files)
     try:
         found += lock.faults(pairs, lock.read_lock())
-    except (ValueError, AttributeError) as error:
-        found.append(Fault(project.relative(lock.lock_file()), 0, f"is not the JSON that `make stamp` writes: {error}"))
+    except ValueError as error:
+        found.append(Fault(project.relative(lock.lock_file()), 0, str(error)))
     found += typed.file_faults()
     found += glossary.faults(marks.COMPUTED)
     found += links.faults()

@@ -243,11 +243,6 @@ def _linking_pages(language):
     return found
 
 
-def _in(texts, language):
-    """In English where a further language lacks it: those that need to be complete lack none."""
-    return texts.get(language, texts["en"])
-
-
 def render(language: str) -> str:
     """The list as Markdown: a heading for each subject, and for each source its sentence, its day, its pages."""
     said, listed, pages = words.of("sources", language), entries(), _linking_pages(language)
@@ -259,14 +254,14 @@ def render(language: str) -> str:
             subject = key
             lines += ["</dl>", ""] if len(lines) > 2 else []
             lines += [
-                f"## {_in(content()['subjects'][key], language)} {{ #{key} }}",
+                f"## {words.said(content()['subjects'][key], language)} {{ #{key} }}",
                 "",
                 '<dl class="glossary sources" markdown>',
             ]
         when = (
             said["read"].format(day=entry["read"])
             if entry["read"]
-            else said["unread"].format(why=_in(entry["why"], language))
+            else said["unread"].format(why=words.said(entry["why"], language))
         )
         titles = [f"[{reader.page_title(language, page)}](../{page})" for page in pages[entry["url"]]]
         origin = f" · {said['from']}{said['join'].join(titles)}" if titles else ""
@@ -274,7 +269,7 @@ def render(language: str) -> str:
             f'<dt markdown="span">[{_shown_name(entry)}]({entry["url"]})</dt>',
             '<dd markdown="block">',
             "",
-            _in(entry, language).strip(),
+            words.said(entry, language).strip(),
             "",
             f"{when}{origin}",
             "",

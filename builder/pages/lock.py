@@ -31,8 +31,14 @@ def digests(page: str) -> dict[str, str]:
 
 
 def read_lock() -> dict[str, dict[str, str]]:
-    """{page: its digests} when it was last read. Raises ValueError where the file is no JSON."""
-    return json.loads(lock_file().read_text("utf-8")) if lock_file().is_file() else {}
+    """{page: its digests} when it was last read. Raises ValueError, with what to tell, where the file is none of ours."""
+    try:
+        lock = json.loads(lock_file().read_text("utf-8")) if lock_file().is_file() else {}
+        if not all(isinstance(then, dict) for then in lock.values()):
+            raise ValueError("a page has no digests")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"is not the JSON that `make stamp` writes: {error}") from None
+    return lock
 
 
 def faults(pairs: list[str], lock: dict[str, dict[str, str]]) -> Iterator[Fault]:
@@ -98,7 +104,7 @@ def stamp(names: list[str]) -> int:
     try:
         lock = read_lock()
     except ValueError as error:
-        return refuse(f"{project.relative(lock_file())} is not the JSON that `make stamp` writes: {error}")
+        return refuse(f"{project.relative(lock_file())} {error}")
     missing = [language for language in project.COMPLETE if page not in known[language]]
     if missing == project.COMPLETE and page in lock:
         del lock[page]

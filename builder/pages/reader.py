@@ -33,6 +33,8 @@ ALMOST_BOX = re.compile(r"^[ \t]*(?:!!!|\?\?\?)")
 # an element around Markdown: `<div class="twins" markdown>`, `</div>`, `</rosetta-map>`
 WRAPPER = re.compile(r"^[ \t]*(?:</?[a-z][\w-]*(?: [^>]*)?\bmarkdown\b[^>]*>|</(?:div|[a-z]+-[a-z-]+)>)$")
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---[ \t]*\n", re.S)
+# a list on one line or on several, and not `search: {exclude: true}`
+SEARCH_WORDS = re.compile(r"^search:(?: \[.*\n(?:[ \t].*\n)*|\n(?:[ \t]*- .*\n)+)", re.M)
 COMMENT = re.compile(r"<!--.*?-->", re.S)
 INLINE_CODE = re.compile(r"(?<![`\\])(`+)(?!`)((?:(?!\n[ \t]*\n).)+?)(?<!`)\1(?!`)", re.S)
 DISPLAYED = re.compile(r"(?<!\\)\$\$(.+?)\$\$", re.S)
@@ -423,18 +425,12 @@ def _blocks(lines, masked, fences, numbers, depth):
         number = end + 1
 
 
-SEARCH_WORDS = re.compile(
-    r"^search:(?: \[.*\n(?:[ \t].*\n)*|\n(?:[ \t]*- .*\n)+)", re.M
-)  # and not `search: {exclude: true}`
-
-
 def without_search_words(text: str) -> str:
     """A page's file without what its front matter says that the search finds it by, on one line or on several."""
     head = FRONT_MATTER.match(text)
     if not head:
         return text
-    rest = SEARCH_WORDS.sub("", head[0])
-    return (rest + text[head.end() :]).removeprefix("---\n---\n\n")
+    return (SEARCH_WORDS.sub("", head[0]) + text[head.end() :]).removeprefix("---\n---\n\n")
 
 
 @functools.lru_cache(maxsize=512)

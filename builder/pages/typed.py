@@ -20,13 +20,8 @@ from builder.project import Fault
 if TYPE_CHECKING:
     from builder.pages.checks import Files
 
-MADE = {
-    "figure",
-    "claims",
-    "glossary",
-    "sources",
-    "journey",
-}  # fences that the build replaces; all but the first tell of other pages
+OF_OTHER_PAGES = {"claims", "glossary", "sources", "journey"}  # fences that the build replaces by what other pages hold
+MADE = {"figure", *OF_OTHER_PAGES}  # fences that the build replaces
 WIDEST, WIDEST_TWIN, LONGEST = 72, 44, 30  # characters of a line, of one half of a pair; lines of a section
 
 TAG = re.compile(r"<(/?)([a-zA-Z][\w-]*)(?=[\s/>])((?:[^<>\"']|\"[^\"]*\"|'[^']*')*)>")
@@ -48,23 +43,19 @@ def faults(source: reader.Source) -> Iterator[Fault]:
         yield from _fence_faults(source, fence)
     for match in TAG.finditer(bare):
         if why := _unknown(match):
-            yield Fault(source.file, _line(bare, match), f"`{match[0]}` is typed in: {why}", soft=True)
+            yield Fault(source.file, reader.line_of(bare, match.start()), f"`{match[0]}` is typed in: {why}", soft=True)
     for match in IMAGE.finditer(bare):
         message = "an image is typed in: what is seen is drawn from what a script kept, with a figure"
-        yield Fault(source.file, _line(bare, match), message, soft=True)
+        yield Fault(source.file, reader.line_of(bare, match.start()), message, soft=True)
     for match in QUIET.finditer(bare):
         message = "a line about claims is typed in: the build writes it under each block that has some"
-        yield Fault(source.file, _line(bare, match), message, soft=True)
+        yield Fault(source.file, reader.line_of(bare, match.start()), message, soft=True)
     for match in HIDES.finditer(source.prose):
         message = f"{match[0]!a} hides what is typed: write digits as 0 to 9, and no character by its number"
-        yield Fault(source.file, _line(source.prose, match), message, soft=True)
+        yield Fault(source.file, reader.line_of(source.prose, match.start()), message, soft=True)
     for value in source.values:
         if ".." in value.text:
             yield Fault(source.file, value.line, f"`{value.text}` names a value outside the scripts", soft=True)
-
-
-def _line(text, match):
-    return reader.line_of(text, match.start())
 
 
 def _fence_faults(source, fence):
@@ -92,7 +83,7 @@ def _fence_faults(source, fence):
 def _unknown(match):
     """Why a tag may not stand in a page's Markdown, or None."""
     closing, name, attributes = match.groups()
-    explorer = name in markup.explorers()
+    explorer = name not in KNOWN and name in markup.explorers()
     if name not in KNOWN and not explorer:
         return f"known are {', '.join(f'<{tag}>' for tag in KNOWN)} and the explorers"
     if closing:

@@ -1,8 +1,10 @@
 """The explorer on layouts/grid: what it shows for a choice of options against the same fold made in Python."""
 
 import html
+import math
 import random
 import re
+from itertools import combinations
 
 import browser
 import pytest
@@ -82,7 +84,9 @@ def shown(page):
 
 
 def test_every_cell_of_the_fast_path_is_among_them(checked):
-    assert len(checked) > 500
+    for some in combinations(OPTIONS, 4):  # every value of four options with every other
+        met = {tuple(getattr(cell, name) for name in some) for cell in checked}
+        assert len(met) == math.prod(len(OPTIONS[name]) for name in some), some
     assert sum(map(fast_path, checked)) == 44
 
 

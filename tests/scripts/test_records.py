@@ -200,17 +200,10 @@ def test_one_keeper_knows_where_records_lie():
     }
 
 
-# what a tool's recipes import and what does not change what its record says
+# what a tool's recipes import, and what changes nothing that its record says: it draws, or reads files and numbers
 ASIDE = {
-    "tools/hugging_face.py": {"attention_map"},  # draws
-    "tools/model_types.py": {
-        "convert",
-        "convert_file",
-        "detective_numbers",
-        "headers",
-        "layout_trace",
-        "paper_heads",
-    },  # for files, numbers
+    "tools/hugging_face.py": ("attention_map",),
+    "tools/model_types.py": ("convert", "convert_file", "detective_numbers", "headers", "layout_trace", "paper_heads"),
 }
 
 

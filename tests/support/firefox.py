@@ -89,18 +89,17 @@ class Firefox:
             raise RuntimeError(done["exceptionDetails"]["text"])
         return json.loads(done["result"]["value"])
 
-    def until(self, function, *arguments, seconds=30):
-        """Ask a function until it gives something true, and return that; raises RuntimeError where it does not in time.
+    def until(self, function, *arguments):
+        """Ask a function until it gives something true, and return that; raises RuntimeError after ten seconds.
 
         Asked anew each time: a promise that waits in the page has once been left without an answer.
         """
         asked = f"async (...given) => {{ const value = await ({function})(...given); return value ? [value] : null; }}"
-        end = time.monotonic() + seconds
-        while not (found := self.run(asked, *arguments)):
-            if time.monotonic() > end:
-                raise RuntimeError(f"not within {seconds} s: {function}")
-            time.sleep(0.03)
-        return found[0]
+        for _ in range(300):
+            if found := self.run(asked, *arguments):
+                return found[0]
+            time.sleep(0.033)
+        raise RuntimeError(f"not within 10 s: {function}")
 
     def middle(self, selector, index=0):
         """Bring an element to the middle of the window; (x, y) of its own middle."""
