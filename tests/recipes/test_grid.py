@@ -57,6 +57,7 @@ def flat(tensors):
     return torch.cat([x.detach().flatten() for x in tensors])
 
 
+@pytest.mark.ci  # the build runs the page's sample
 @pytest.mark.parametrize("dtype", OPTIONS["dtype"])
 @pytest.mark.parametrize("mask", OPTIONS["mask"])
 def test_every_cell(mask, dtype):

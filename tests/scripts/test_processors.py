@@ -18,7 +18,10 @@ from builder import project
 from builder.pages import shown
 from builder.scripts import records
 
-pytestmark = pytest.mark.xdist_group("processors")  # a minute as a whole: begun first, so that nobody waits for its end
+pytestmark = [
+    pytest.mark.ci,  # the build runs them on this one
+    pytest.mark.xdist_group("processors"),  # a minute as a whole: begun first, so that nobody waits for its end
+]
 TRAINED = str(records.ARTIFACTS)  # by the build, on this machine as it is
 # the runner, with these models instead of those of the other machine that it takes itself for
 RUN = "import os, sys; from builder.scripts import runner; os.environ['ATTENTION_CACHE'] = sys.argv.pop(1); sys.exit(runner.main())"

@@ -223,3 +223,22 @@ def test_pip_that_fails_leaves_no_half_made_environment(tmp_path):
     assert done.returncode != 0
     assert "pip could not install requirements.txt" in done.stdout
     assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "whole"),
+    [({}, [], False), ({"CI": "true"}, [], True), ({}, ["TESTS=tests/recipes/test_grid.py"], True)],
+)
+def test_make_test_says_what_it_leaves_to_ci(variables, arguments, whole):
+    """CI leaves out nothing, nor does who names a test."""
+    environment = {**os.environ, "CI": "", **variables}
+    told = subprocess.check_output(
+        ["make", "--dry-run", "test", *arguments], cwd=ROOT, env=environment, text=True
+    ).splitlines()
+    assert any(line.endswith('-m "not ci"') for line in told) != whole
+    assert any("every cell of the grid, and another processor" in line for line in told) != whole
+    assert "CI=true make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    marked = [
+        path.name for path in (ROOT / "tests").rglob("*.py") if re.search(r"\bmark\.ci\b", path.read_text("utf-8"))
+    ]
+    assert sorted(marked) == ["test_grid.py", "test_processors.py"]
