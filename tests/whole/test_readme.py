@@ -231,7 +231,7 @@ def test_pip_that_fails_leaves_no_half_made_environment(tmp_path):
 )
 def test_make_test_says_what_it_leaves_to_ci(variables, arguments, whole):
     """CI leaves out nothing, nor does who names a test."""
-    environment = {**os.environ, "CI": "", **variables}
+    environment = {**os.environ, "MAKEFLAGS": "", "TESTS": "", "CI": "", **variables}  # a make may have begun this
     told = subprocess.check_output(
         ["make", "--dry-run", "test", *arguments], cwd=ROOT, env=environment, text=True
     ).splitlines()
