@@ -308,7 +308,8 @@ def test_a_keyboard_reaches_the_best_section(chromium, server):
     page = context.new_page()
     page.goto(f"{server.base}/en/about/")
     page.keyboard.press("s")
-    page.keyboard.type("freezing heads")
+    page.keyboard.insert_text("freezing head")
+    page.keyboard.press("s")  # one key, one list: the next would take the focus away from what stands in this one
     page.wait_for_selector(ITEM)
     page.keyboard.press("ArrowDown")
     assert page.evaluate("document.activeElement.href").endswith("/en/weights/surgery/")
