@@ -233,12 +233,15 @@ def test_make_test_says_what_it_leaves_to_ci(variables, arguments, whole):
     """CI leaves out nothing, nor does who names a test."""
     environment = {**os.environ, "MAKEFLAGS": "", "TESTS": "", "CI": "", **variables}  # a make may have begun this
     told = subprocess.check_output(
-        ["make", "--dry-run", "test", *arguments], cwd=ROOT, env=environment, text=True
+        ["make", "--dry-run", "--no-print-directory", "test", *arguments], cwd=ROOT, env=environment, text=True
     ).splitlines()
     assert any(line.endswith('-m "not ci"') for line in told) != whole
-    assert any("every cell of the grid, and another processor" in line for line in told) != whole
+    assert any("Left to CI: every cell of the grid and another processor." in line for line in told) != whole
+    assert ("-m pytest" in told[-1]) == whole
+
+
+def test_ci_runs_what_is_left_to_it():
     assert "CI=true make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    marked = [
-        path.name for path in (ROOT / "tests").rglob("*.py") if re.search(r"\bmark\.ci\b", path.read_text("utf-8"))
-    ]
+    tests = (ROOT / "tests").rglob("*.py")
+    marked = [path.name for path in tests if re.search(r"\bmark\.ci\b", path.read_text("utf-8"))]
     assert sorted(marked) == ["test_grid.py", "test_processors.py"]
