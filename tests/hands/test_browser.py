@@ -147,31 +147,35 @@ LESSONS = [page for page in PAGES if page.count("/") > 2 and "/reference/" not i
 
 @pytest.fixture(scope="module")
 def kept():
-    return []
+    return {}
 
 
 @pytest.fixture
-def window(chromium, server, kept):
-    """The one window that goes through all pages; a new one after a page that broke it."""
-    if not kept:
+def window(chromium, server, kept, address):
+    """The window that goes through all pages, one for those that axe looks at; a new one after a page that broke it."""
+    asked = bool(ways_of(address))
+    window = kept.pop(asked, None)
+    if not window:
         window = browser.Reader(chromium, server.base, reduced_motion="reduce", locale="en")
         window.forgets()
-        window.page.add_init_script(AXE)  # half of what handing it to each page anew takes
-        kept.append(window)
-    window = kept.pop()
+        if asked:
+            window.page.add_init_script(AXE)  # half of what handing it to each page anew takes
     window.faults = []
     yield window
     if window.usable():
-        kept.append(window)
+        window.page.evaluate("localStorage.clear()")
+        window.page.goto("about:blank")  # there is nothing on it to be laid out anew when it gets its first size
+        kept[asked] = window
 
 
 SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 # Spans of a code block that look like one already seen, the strokes of a formula, which its label speaks for, and the later
 # rows of the long tables tell nothing new: they cost half of the time, and twice as much again when axe is told to leave them out.
-# drawn: also what is inside the formulas and the pictures of a page, which one hand has drawn on all pages.
+# drawn: also what one hand has drawn on all pages: the theme around the article, and the inside of formulas and pictures.
 DROP_ALIKE = """(drawn) => {
   for (const stroke of document.querySelectorAll(".math > svg > *")) stroke.remove();
-  if (drawn) for (const part of document.querySelectorAll(".math > *, svg.figure__svg > :not(title, desc)")) part.remove();
+  const same = ".math > *, svg.figure__svg > :not(title, desc), .md-nav__item, .md-tabs__item, .md-footer > *";
+  if (drawn) for (const part of document.querySelectorAll(same)) part.remove();
   const seen = new Set();
   for (const span of document.querySelectorAll("pre code span[class]")) {
     const block = span.closest(".highlight");
@@ -277,7 +281,6 @@ def test_every_page(chromium, window, server, address, tmp_path):
         faults += [f"{width} {scheme}: {told}" for told in page.evaluate(ASK, rules)]
         seen = width
     faults += window.noticed()
-    page.evaluate("localStorage.clear()")
     if address in LESSONS:  # all that it asks for has come by now
         faults += too_heavy(server.folder, address, server.sent)
     assert not faults, "\n".join(faults)

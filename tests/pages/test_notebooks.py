@@ -14,6 +14,7 @@ import nbformat
 import page_blocks
 import pytest
 import shared_site
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from small_project import FIXTURE
 
@@ -22,6 +23,7 @@ from builder.dialect import Dialect
 from builder.pages import exercises, notebooks, reader
 from builder.pages.page import Page
 
+IN_JUPYTER = pytest.mark.xdist_group("jupyter")  # one kernel
 RECIPE = "%%writefile adding.py\n"
 # the right answers are told right, and of the known mistakes each says its sentence
 TELL = """\
@@ -149,17 +151,53 @@ def test_torch_is_installed_where_it_is_missing(missing, monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def run(path, folder, more=""):
-    """Execute a notebook, and `more` behind it, in an empty folder and a kernel of its own; return it with what it printed."""
+# A reader's kernel is new. This one forgets what a notebook left instead: another costs what a lesson costs.
+FORGET = """\
+%reset -f
+import os, sys
+left = [name for name, module in sys.modules.items() if (getattr(module, "__file__", None) or "").startswith(os.getcwd())]
+for name in left:
+    del sys.modules[name]
+os.chdir({folder!r})
+if torch := sys.modules.get("torch"):
+    torch.set_default_dtype(torch.float32)
+    torch.set_printoptions(profile="default", sci_mode=None)
+    torch.set_grad_enabled(True)
+    torch.backends.mha.set_fastpath_enabled(True)
+%reset -f
+"""
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory):
+    """A function (notebook, folder) that executes a notebook in an empty folder, in the one kernel of this process."""
+    manager = KernelManager(kernel_name="python3")
+    manager.start_kernel(cwd=str(tmp_path_factory.mktemp("kernel")))
+
+    def execute(notebook, folder):
+        given = len(notebook.cells)
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(FORGET.format(folder=str(folder))))
+        client = NotebookClient(notebook, km=manager, timeout=300)
+        try:
+            client.execute()
+        finally:
+            client.kc and client.kc.stop_channels()
+        forgot = notebook.cells.pop(0)
+        assert not forgot.outputs and len(notebook.cells) == given
+
+    # Playwright, where it runs in this process, keeps the main thread's event loop
+    with ThreadPoolExecutor(1) as thread:
+        yield lambda *given: thread.submit(execute, *given).result()
+        thread.submit(manager.shutdown_kernel, now=True).result()
+
+
+def run(kernel, path, folder, more=""):
+    """Execute a notebook, and `more` behind it, in an empty folder; return it with what it printed."""
     notebook = nbformat.read(path, as_version=4)
     behind = [nbformat.v4.new_code_cell(more)] if more else []
     shown = [[output.text for output in cell.outputs] for cell in cells(notebook)]
     notebook.cells += behind
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    with ThreadPoolExecutor(
-        1
-    ) as thread:  # Playwright, where it runs in this process, keeps the main thread's event loop
-        thread.submit(client.execute).result()
+    kernel(notebook, folder)
     printed = [
         ["".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stdout")]
         for cell in cells(notebook)
@@ -170,24 +208,27 @@ def run(path, folder, more=""):
     return notebook
 
 
-def test_a_downloaded_lesson_runs_in_jupyter(built_small_project, tmp_path):
-    run(built_small_project.path("site/ja/layouts/two-sums/two-sums.ipynb"), tmp_path)
+@IN_JUPYTER
+def test_a_downloaded_lesson_runs_in_jupyter(built_small_project, kernel, tmp_path):
+    run(kernel, built_small_project.path("site/ja/layouts/two-sums/two-sums.ipynb"), tmp_path)
     assert (tmp_path / "adding.py").exists()
 
 
-def test_a_notebook_that_prints_something_else_is_noticed(built_small_project, tmp_path):
+@IN_JUPYTER
+def test_a_notebook_that_prints_something_else_is_noticed(built_small_project, kernel, tmp_path):
     source = built_small_project.read("site/ja/layouts/two-sums/two-sums.ipynb")
     assert "ours (3,)" in source
     changed = tmp_path / "changed.ipynb"
     changed.write_text(source.replace("ours (3,)", "ours (4,)"), encoding="utf-8")
     with pytest.raises(AssertionError, match=r"ours \(4,\)"):
-        run(changed, tmp_path)
+        run(kernel, changed, tmp_path)
 
 
+@IN_JUPYTER
 @pytest.mark.parametrize("page", ["ja/layouts/rosetta", "en/layouts/pytorch"])
-def test_a_lesson_of_the_site_runs_in_jupyter(page, tmp_path):
+def test_a_lesson_of_the_site_runs_in_jupyter(page, kernel, tmp_path):
     name = page.rpartition("/")[2]
-    notebook = run(shared_site.built() / page / f"{name}.ipynb", tmp_path)
+    notebook = run(kernel, shared_site.built() / page / f"{name}.ipynb", tmp_path)
     assert len(cells(notebook)) > 5
 
 
@@ -208,8 +249,9 @@ def test_every_notebook_of_the_site_has_its_figures_and_no_output_twice():
 PRACTICE = sorted(path.stem for path in (project.DOCS / "ja" / "practice").glob("*.md") if path.stem != "index")
 
 
+@IN_JUPYTER
 @pytest.mark.parametrize("name", PRACTICE)
-def test_a_practice_notebook_runs_in_jupyter(name, tmp_path):
+def test_a_practice_notebook_runs_in_jupyter(name, kernel, tmp_path):
     """One of each pair, whose other has the same cells."""
     pair = [shared_site.built() / language / "practice" / name / f"{name}.ipynb" for language in ("ja", "en")]
     sources = [
@@ -218,7 +260,7 @@ def test_a_practice_notebook_runs_in_jupyter(name, tmp_path):
     ]
     assert sources[0] == sources[1]
     asked = next(match[1] for source in sources[0] if (match := re.search(r'^check\("(.+?)",', source, re.M)))
-    code = cells(run(pair[0], tmp_path, TELL.format(name=asked)))
+    code = cells(run(kernel, pair[0], tmp_path, TELL.format(name=asked)))
     assert code[0].source == notebooks.INSTALL
     told = "".join(output.text for output in code[-1].outputs).splitlines()
     says = reader.front_matter((project.DOCS / f"ja/practice/{name}.md").read_text("utf-8"))["exercises"]
