@@ -183,7 +183,8 @@ def kernel(tmp_path_factory):
         finally:
             client.kc and client.kc.stop_channels()
         forgot = notebook.cells.pop(0)
-        assert not forgot.outputs and len(notebook.cells) == given
+        assert not forgot.outputs
+        assert len(notebook.cells) == given
 
     # Playwright, where it runs in this process, keeps the main thread's event loop
     with ThreadPoolExecutor(1) as thread:

@@ -31,6 +31,9 @@ BUILDS = ["small_project", "mkdocs_jupyter.plugin", "builder.order"]  # what a b
 RUNNERS = ["small_runner", "torch.distributed.tensor"]  # and what a runner has, before its first script
 READ_LATE = {"SITE_URL", "REPO_URL", "SOURCE_DATE_EPOCH"}  # what a build reads when it has imported all
 HELD = []  # what ends when this process does
+ANEW = not Path(project.__file__).is_relative_to(
+    ROOT / "builder"
+)  # whether it is a project's own build: see forks.anew
 ADDRESSES = ("FORKS_OF_BUILDS", "FORKS_OF_RUNNERS")
 
 
@@ -49,14 +52,16 @@ def forked_from():
 
 def _popen(command, env, cwd=None, text=True, encoding="utf-8", **streams):
     """subprocess.Popen for what a build starts: the runner, and itself for another language."""
-    addresses, cwd = forked_from(), cwd or os.getcwd()
     _, first, *more = command
     if first == "-m":
         assert more[0] == "builder.scripts.runner", command
-        given = [project.ROOT, *more[1:]]
-        return forks.Fork(addresses["FORKS_OF_RUNNERS"], "small_runner:run", given, cwd, env, **streams)
-    given = [project.ROOT, first, *more]
-    return forks.Fork(addresses["FORKS_OF_BUILDS"], "small_project:_program", given, cwd, env, **streams)
+        forked, act, given = "FORKS_OF_RUNNERS", "small_runner:run", more[1:]
+    else:
+        forked, act, given = "FORKS_OF_BUILDS", "small_project:_program", [first, *more]
+    given = [project.ROOT, *given]
+    if ANEW:
+        act, given = "forks:anew", [act, *given]
+    return forks.Fork(forked_from()[forked], act, given, cwd or os.getcwd(), env, **streams)
 
 
 def record_of(script):
@@ -97,15 +102,6 @@ def _stamp(pages):
         assert lock.main([page]) == 0
 
 
-BEFORE_A_PAGE = """
-import sys
-from builder import order, project
-try:
-    order.scripts()
-    order.sources()
-except project.Stopped as stopped:
-    sys.exit(str(stopped))
-"""
 ACTS = {"build": _build, "before a page": _before_a_page, "stamp": _stamp}
 
 
@@ -177,9 +173,9 @@ class SmallProject:
     def build(self, *arguments, **environment):
         """`mkdocs build`; what it returned as `returncode`, and as `said` all that it printed, without colours.
 
-        In a process of its own where the build itself is another, or variables are set that it might read as it begins.
+        In a process of its own where variables are set that Python reads as it begins.
         """
-        if environment.keys() - READ_LATE or not self._as_it_is():
+        if any(name.startswith("PYTHON") for name in environment):
             done = self.python("-m", "mkdocs", "build", *arguments, **environment)
             done.said = without_colours(done.stdout + done.stderr)
             return done
@@ -197,27 +193,28 @@ class SmallProject:
 
     def told(self):
         """What a build says before it makes a page, of the scripts and of the sources; nothing where nothing is wrong."""
-        if self._as_it_is():
-            done = self._forked("before a page")
-        else:
-            done = self.python("-c", BEFORE_A_PAGE)
-            done.said = done.stdout + done.stderr
+        done = self._forked("before a page")
         assert "Traceback" not in done.said, done.said
         return done.said if done.returncode else ""
 
-    def _forked(self, act, *given, **environment):
-        """What an act comes to in this project: `returncode`, and `said`, all that it printed, without colours.
+    def begin(self, act, *given, stdout, **environment):
+        """An act in this project, as a forks.Fork: "build" with its arguments, "before a page", "stamp" with pages.
 
         In a fork of a process that has imported what a build imports and has done nothing else: this one may have V8
         running, which no fork survives.
         """
+        act, given = "small_project:_act", [self.folder, act, *given]
+        if environment.keys() - READ_LATE or not self._as_it_is():
+            act, given = "forks:anew", [act, *given]
         environment = {**os.environ, **forked_from(), **environment}
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as said, open(os.devnull) as nothing:
-            done = forks.Fork(
-                environment["FORKS_OF_BUILDS"], "small_project:_act", [self.folder, act, *given],
-                cwd=self.folder, env=environment, stdin=nothing, stdout=said, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-            returned = done.wait()
+        address = environment["FORKS_OF_BUILDS"]
+        with open(os.devnull) as nothing:
+            return forks.Fork(address, act, given, self.folder, environment, nothing, stdout, subprocess.STDOUT)
+
+    def _forked(self, act, *given, **environment):
+        """What an act comes to: `returncode`, and `said`, all that it printed, without colours."""
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+            returned = self.begin(act, *given, stdout=said, **environment).wait()
             said.seek(0)
             return SimpleNamespace(returncode=returned, said=without_colours(said.read()))
 

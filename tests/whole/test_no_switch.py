@@ -236,27 +236,22 @@ def test_the_runner_ends_with_the_build(small):
 
 def test_a_second_build_waits(small):
     lock = filelock.FileLock(small.path(".cache/lock"))
-    command = [sys.executable, "-m", "mkdocs", "build"]
     with lock:
-        process = subprocess.Popen(command, cwd=small.folder, stderr=subprocess.PIPE, text=True)
-        for line in process.stderr:
-            if "Another build of this checkout is running" in line:
-                break
+        build = small.begin("build", stdout=subprocess.PIPE)
+        assert any("Another build of this checkout is running" in line for line in build.stdout)
         shutil.rmtree(small.path("site"))
         time.sleep(1)
         assert not small.path("site").exists()
-    process.communicate()
-    assert process.returncode == 0
+    with build:
+        build.stdout.read()
+    assert build.returncode == 0
     assert small.path("site/en/index.html").exists()
 
 
 def test_two_builds_at_once_do_not_mix(small):
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet"]
-    builds = [
-        subprocess.Popen(command, cwd=small.folder, env={**os.environ, "SITE_URL": f"https://{name}.example/"})
-        for name in ("aaa", "bbb")
-    ]
-    assert [build.wait() for build in builds] == [0, 0]
+    with open(os.devnull, "w") as nothing:
+        builds = [small.begin("build", stdout=nothing, SITE_URL=f"https://{name}.example/") for name in ("aaa", "bbb")]
+        assert [build.wait() for build in builds] == [0, 0]
     pages = [path.read_text(encoding="utf-8") for path in small.path("site").rglob("index.html")]
     canonical = {match for page in pages for match in re.findall(r'rel="canonical" href="https://(\w+)\.example', page)}
     assert len(pages) > 10
