@@ -25,10 +25,11 @@ lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff format --check
 
 LEFT_TO_CI := $(if $(CI)$(TESTS),,-m "not ci")
+SAY := echo "Left to CI: every cell of the grid, another processor, another environment, axe on pages that differ in their text alone. CI=true make test runs them as well."
 
 test: lint ## every check, in one process more than there are cores; what is marked ci where CI is set, or TESTS names it
 	@$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(TESTS) $(LEFT_TO_CI)
-	@$(if $(LEFT_TO_CI),echo "Left to CI: every cell of the grid and another processor. CI=true make test runs them as well.")
+	@$(if $(LEFT_TO_CI),$(SAY))
 
 bench: .venv/installed ## times and sizes of the build and of the pages, as a table
 	@PYTHONPATH=snippets/recipes $(RUN) -m tools.bench

@@ -9,7 +9,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from html import unescape
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -150,22 +150,33 @@ def kept():
     return {}
 
 
-@pytest.fixture
-def window(chromium, server, kept, address):
-    """The window that goes through all pages, one for those that axe looks at; a new one after a page that broke it."""
-    asked = bool(ways_of(address))
-    window = kept.pop(asked, None)
+@contextmanager
+def going_through_pages(chromium, server, kept, axe):
+    """The one window that goes through all pages, or all that axe looks at; a new one after a page that broke it."""
+    window = kept.pop(axe, None)
     if not window:
         window = browser.Reader(chromium, server.base, reduced_motion="reduce", locale="en")
         window.forgets()
-        if asked:
+        if axe:
             window.page.add_init_script(AXE)  # half of what handing it to each page anew takes
     window.faults = []
     yield window
     if window.usable():
         window.page.evaluate("localStorage.clear()")
         window.page.goto("about:blank")  # there is nothing on it to be laid out anew when it gets its first size
-        kept[asked] = window
+        kept[axe] = window
+
+
+@pytest.fixture
+def window(chromium, server, kept, address):
+    with going_through_pages(chromium, server, kept, axe=address in ONE_OF_EACH) as window:
+        yield window
+
+
+@pytest.fixture
+def window_with_axe(chromium, server, kept):
+    with going_through_pages(chromium, server, kept, axe=True) as window:
+        yield window
 
 
 SETTLE = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
@@ -214,23 +225,17 @@ def set_scheme(window, scheme):
     page.evaluate(SETTLE)
 
 
-# axe looks at one page of a pair, at every other pair in a narrow window: what twins differ in is their text. Where a template
-# or an explorer differs: in both ways and both schemes of colours, in what lies between a phone and a desk, and while it comes
-# piece by piece; in every way at once where all of the theme is. 320: a window of 1280 at 400 %.
+# Where a template or an explorer differs, axe looks in both ways and both schemes of colours, in what lies between a phone and
+# a desk, and while it comes piece by piece; in every way at once where all of the theme is. 320: a window of 1280 at 400 %.
 WAYS = [(1280, "light"), (1280, "dark"), (320, "dark"), (320, "light")]
 WHOLE = "en/layouts/rosetta/"
 ONE_OF_EACH = {
     "", "404.html", "en/", "en/layouts/rosetta/", "en/layouts/grid/", "en/attention/dot-product/", "en/attention/soft-dictionary/",
     "en/masks/fully-masked-rows/", "en/weights/text-classification/", "en/practice/masks/", "en/reference/claims/",
 }  # fmt: skip
-
-
-def ways_of(address):
-    if address in ONE_OF_EACH:
-        return WAYS if address == WHOLE else WAYS[::2]
-    language, _, rest = address.partition("/")
-    narrow, other = divmod(sorted(page.partition("/")[2] for page in PAGES if page.startswith("en/")).index(rest), 2)
-    return [((1280, 320)[narrow % 2], None)] if language == LANGUAGES[other] else []
+# The others differ in their text, and twins in nothing but that: one of a pair, every other one in a narrow window.
+TEXTS = [f"{LANGUAGES[i % 2]}/{page}" for i, page in enumerate(sorted({page.partition("/")[2] for page in PAGES[2:]}))]
+TEXTS = [(page, (1280, 320)[i // 2 % 2]) for i, page in enumerate(TEXTS) if page not in ONE_OF_EACH]
 
 
 @pytest.mark.parametrize("address", PAGES, ids=[page.strip("/") or "root" for page in PAGES])
@@ -269,21 +274,32 @@ def test_every_page(chromium, window, server, address, tmp_path):
             faults += [f"{width}: {wrong}: {told}" for _, wrong, script in asked for told in page.evaluate(script)]
         if width == 360 and address in SCROLL_SIDEWAYS:
             assert page.evaluate(SCROLLERS) > 1, "nothing scrolls: what says so is not looked at"
-    seen, ways = 0, ways_of(address)
-    if ways:
-        page.evaluate(DROP_ALIKE, not one_of_each)
-    for width, scheme in ways:
+    seen = 0
+    if one_of_each:
+        page.evaluate(DROP_ALIKE, False)
+    for width, scheme in (WAYS if address == WHOLE else WAYS[::2]) if one_of_each else []:
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate(SETTLED)
-        if scheme:
-            set_scheme(window, scheme)
-        rules = COLOURS if width == seen else RULES if scheme else BUT_COLOURS  # a scheme changes nothing but colours
+        set_scheme(window, scheme)
+        rules = COLOURS if width == seen else RULES  # a scheme changes nothing but colours
         faults += [f"{width} {scheme}: {told}" for told in page.evaluate(ASK, rules)]
         seen = width
     faults += window.noticed()
     if address in LESSONS:  # all that it asks for has come by now
         faults += too_heavy(server.folder, address, server.sent)
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.ci  # every page's structure is looked at in tests/finished, and one of each template above
+@pytest.mark.parametrize(("address", "width"), TEXTS)
+def test_axe_finds_nothing_in_a_text(window_with_axe, server, address, width):
+    page = window_with_axe.page
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{server.base}/{address}")
+    window_with_axe.whole()
+    page.evaluate(SETTLED)
+    page.evaluate(DROP_ALIKE, True)
+    assert not page.evaluate(ASK, BUT_COLOURS)
 
 
 def too_heavy(site, address, sent):
