@@ -14,7 +14,6 @@ import nbformat
 import page_blocks
 import pytest
 import shared_site
-from jupyter_client import KernelManager
 from nbclient import NotebookClient
 from small_project import FIXTURE
 
@@ -171,25 +170,24 @@ if torch := sys.modules.get("torch"):
 @pytest.fixture(scope="session")
 def kernel(tmp_path_factory):
     """A function (notebook, folder) that executes a notebook in an empty folder, in the one kernel of this process."""
-    manager = KernelManager(kernel_name="python3")
-    manager.start_kernel(cwd=str(tmp_path_factory.mktemp("kernel")))
+    begun = {"metadata": {"path": str(tmp_path_factory.mktemp("kernel"))}}
+    client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", timeout=300, resources=begun)
 
     def execute(notebook, folder):
-        given = len(notebook.cells)
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(FORGET.format(folder=str(folder))))
-        client = NotebookClient(notebook, km=manager, timeout=300)
-        try:
-            client.execute()
-        finally:
-            client.kc and client.kc.stop_channels()
-        forgot = notebook.cells.pop(0)
-        assert not forgot.outputs
-        assert len(notebook.cells) == given
+        forget = nbformat.v4.new_code_cell(FORGET.format(folder=str(folder)))
+        notebook.cells.insert(0, forget)
+        client.nb = notebook
+        for index, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, index)
+        notebook.cells.remove(forget)
+        assert not forget.outputs
 
     # Playwright, where it runs in this process, keeps the main thread's event loop
     with ThreadPoolExecutor(1) as thread:
+        running = client.setup_kernel()
+        thread.submit(running.__enter__).result()
         yield lambda *given: thread.submit(execute, *given).result()
-        thread.submit(manager.shutdown_kernel, now=True).result()
+        thread.submit(running.__exit__, None, None, None).result()
 
 
 def run(kernel, path, folder, more=""):
@@ -207,6 +205,17 @@ def run(kernel, path, folder, more=""):
         if not cell.source.startswith("%%writefile"):
             assert "".join(before).strip() == after[0].strip(), cell.source
     return notebook
+
+
+@IN_JUPYTER
+def test_the_kernel_forgets(kernel, tmp_path):
+    leaves = "import torch\nopen('left.py', 'w').close()\nimport left\ntorch.set_default_dtype(torch.float64)"
+    asks = "import importlib.util, torch\nprint('left' in globals(), importlib.util.find_spec('left'), torch.get_default_dtype())"
+    for name, source in {"first": leaves, "second": asks}.items():
+        (tmp_path / name).mkdir()
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        kernel(notebook, tmp_path / name)
+    assert notebook.cells[0].outputs[0].text == "False None torch.float32\n"
 
 
 @IN_JUPYTER

@@ -30,10 +30,9 @@ PROGRAM = [
 BUILDS = ["small_project", "mkdocs_jupyter.plugin", "builder.order"]  # what a build has imported before it begins
 RUNNERS = ["small_runner", "torch.distributed.tensor"]  # and what a runner has, before its first script
 READ_LATE = {"SITE_URL", "REPO_URL", "SOURCE_DATE_EPOCH"}  # what a build reads when it has imported all
+# whether this is the build of a project of a test: see forks.anew
+ANEW = not Path(project.__file__).is_relative_to(ROOT / "builder")
 HELD = []  # what ends when this process does
-ANEW = not Path(project.__file__).is_relative_to(
-    ROOT / "builder"
-)  # whether it is a project's own build: see forks.anew
 ADDRESSES = ("FORKS_OF_BUILDS", "FORKS_OF_RUNNERS")
 
 
