@@ -25,7 +25,7 @@ lint: .venv/installed ## the rules of style
 	@$(RUN) -m ruff format --check
 
 LEFT_TO_CI := $(if $(CI)$(TESTS),,-m "not ci")
-SAY := echo "Left to CI: every cell of the grid, another processor, another environment, axe on pages that differ in their text alone. CI=true make test runs them as well."
+SAY := echo "Left to CI: every cell of the grid, another processor, another environment, another browser, axe on pages that differ in their text alone. CI=true make test runs them as well."
 
 test: lint ## every check, in one process more than there are cores; what is marked ci where CI is set, or TESTS names it
 	@$(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder $(TESTS) $(LEFT_TO_CI)

@@ -18,6 +18,7 @@ PAGES = [
     "weights/text-classification/",
     "masks/fully-masked-rows/",
 ]
+pytestmark = pytest.mark.ci  # Chromium is asked the same and more
 both = pytest.mark.parametrize("language", browser.LANGUAGES)
 
 

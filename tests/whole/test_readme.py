@@ -245,4 +245,10 @@ def test_ci_runs_what_is_left_to_it():
     assert "CI=true make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     tests = (ROOT / "tests").rglob("*.py")
     marked = [path.name for path in tests if re.search(r"\bmark\.ci\b", path.read_text("utf-8"))]
-    assert sorted(marked) == ["test_browser.py", "test_grid.py", "test_processors.py", "test_readme.py"]
+    assert sorted(marked) == [
+        "test_browser.py",
+        "test_firefox.py",
+        "test_grid.py",
+        "test_processors.py",
+        "test_readme.py",
+    ]
