@@ -153,12 +153,14 @@ def test_torch_is_installed_where_it_is_missing(missing, monkeypatch, capsys):
 # A reader's kernel is new. This one forgets what a notebook left instead: another costs what a lesson costs.
 FORGET = """\
 %reset -f
-import os, sys
+import os, sys, warnings
 left = [name for name, module in sys.modules.items() if (getattr(module, "__file__", None) or "").startswith(os.getcwd())]
 for name in left:
     del sys.modules[name]
 os.chdir({folder!r})
+warnings.resetwarnings()
 if torch := sys.modules.get("torch"):
+    torch.manual_seed(torch.initial_seed() + 1)
     torch.set_default_dtype(torch.float32)
     torch.set_printoptions(profile="default", sci_mode=None)
     torch.set_grad_enabled(True)
@@ -171,12 +173,15 @@ if torch := sys.modules.get("torch"):
 def kernel(tmp_path_factory):
     """A function (notebook, folder) that executes a notebook in an empty folder, in the one kernel of this process."""
     begun = {"metadata": {"path": str(tmp_path_factory.mktemp("kernel"))}}
-    client = NotebookClient(nbformat.v4.new_notebook(), kernel_name="python3", timeout=300, resources=begun)
+    client = NotebookClient(
+        nbformat.v4.new_notebook(), kernel_name="python3", timeout=300, interrupt_on_timeout=True, resources=begun
+    )
 
     def execute(notebook, folder):
         forget = nbformat.v4.new_code_cell(FORGET.format(folder=str(folder)))
         notebook.cells.insert(0, forget)
         client.nb = notebook
+        client.reset_execution_trackers()
         for index, cell in enumerate(notebook.cells):
             client.execute_cell(cell, index)
         notebook.cells.remove(forget)
@@ -207,15 +212,33 @@ def run(kernel, path, folder, more=""):
     return notebook
 
 
+LEAVES = """\
+import torch, warnings
+open("left.py", "w").close()
+import left
+warnings.simplefilter("ignore")
+torch.manual_seed(0)
+torch.set_default_dtype(torch.float64)
+torch.set_printoptions(precision=1)
+torch.set_grad_enabled(False)
+torch.backends.mha.set_fastpath_enabled(False)
+"""
+ASKS = """\
+import importlib.util, torch, warnings
+print("left" in globals(), importlib.util.find_spec("left"), warnings.filters)
+print(torch.initial_seed() == 0, torch.get_default_dtype(), torch.tensor(1 / 3))
+print(torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled())
+"""
+
+
 @IN_JUPYTER
 def test_the_kernel_forgets(kernel, tmp_path):
-    leaves = "import torch\nopen('left.py', 'w').close()\nimport left\ntorch.set_default_dtype(torch.float64)"
-    asks = "import importlib.util, torch\nprint('left' in globals(), importlib.util.find_spec('left'), torch.get_default_dtype())"
-    for name, source in {"first": leaves, "second": asks}.items():
+    for name, source in {"first": LEAVES, "second": ASKS}.items():
         (tmp_path / name).mkdir()
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
         kernel(notebook, tmp_path / name)
-    assert notebook.cells[0].outputs[0].text == "False None torch.float32\n"
+    told = notebook.cells[0].outputs[0].text
+    assert told == "False None []\nFalse torch.float32 tensor(0.3333)\nTrue True\n"
 
 
 @IN_JUPYTER

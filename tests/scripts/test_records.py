@@ -84,6 +84,7 @@ def test_what_is_damaged_is_made_anew_and_nothing_is_told(small):
     """A part of each kind at once, and one build: the same site, byte for byte."""
     epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
     assert small.build(**epoch).returncode == 0
+    assert "2023-11-14" in small.read("site/en/reference/claims/index.html"), "the clock that was set is not obeyed"
     before = digests(small)
     damage(small, f"{RECORDS}/index.values.json", lambda text: text.replace("e-", "e-9"))
     damage(small, *DAMAGE["an output that is no text"])

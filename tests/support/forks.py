@@ -134,7 +134,8 @@ def anew(act, folder, *given):
     sys.path[:0] = [folder, str(HERE)]
     module, _, name = act.partition(":")
     act = getattr(importlib.import_module(module), name)
-    sys.path.remove(str(HERE))
+    for here in (HERE, HERE.parents[1]):  # from now on the folder's alone
+        sys.path.remove(str(here))
     return act(folder, *given)
 
 

@@ -172,9 +172,9 @@ class SmallProject:
     def build(self, *arguments, **environment):
         """`mkdocs build`; what it returned as `returncode`, and as `said` all that it printed, without colours.
 
-        In a process of its own where variables are set that Python reads as it begins.
+        In a process of its own where variables are set that Python or torch read as they begin.
         """
-        if any(name.startswith("PYTHON") for name in environment):
+        if any(name.startswith(("PYTHON", "OMP_")) for name in environment):
             done = self.python("-m", "mkdocs", "build", *arguments, **environment)
             done.said = without_colours(done.stdout + done.stderr)
             return done

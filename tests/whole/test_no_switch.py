@@ -17,7 +17,7 @@ from mkdocs.exceptions import Abort
 from small_project import ROOT, without_colours
 
 import mkdocs_adapter
-from builder import staging
+from builder import project, staging
 
 INDEX = "snippets/index.py"
 BROKEN = "the claim no longer holds"
@@ -234,6 +234,11 @@ def test_the_runner_ends_with_the_build(small):
 # ---------------------------------------------------------------- one at a time
 
 
+def test_the_lock_lies_beside_the_records():
+    """Of this checkout: the two tests below give their project one of its own."""
+    assert Path(project.LOCK.lock_file) == ROOT / ".cache" / "lock"
+
+
 def test_a_second_build_waits(small):
     lock = filelock.FileLock(small.path(".cache/lock"))
     with lock:
@@ -248,10 +253,10 @@ def test_a_second_build_waits(small):
     assert small.path("site/en/index.html").exists()
 
 
-def test_two_builds_at_once_do_not_mix(small):
-    with open(os.devnull, "w") as nothing:
-        builds = [small.begin("build", stdout=nothing, SITE_URL=f"https://{name}.example/") for name in ("aaa", "bbb")]
-        assert [build.wait() for build in builds] == [0, 0]
+def test_two_builds_at_once_do_not_mix(small, tmp_path):
+    with (tmp_path / "said").open("w+", encoding="utf-8") as said:
+        builds = [small.begin("build", stdout=said, SITE_URL=f"https://{name}.example/") for name in ("aaa", "bbb")]
+        assert [build.wait() for build in builds] == [0, 0], (tmp_path / "said").read_text("utf-8")
     pages = [path.read_text(encoding="utf-8") for path in small.path("site").rglob("index.html")]
     canonical = {match for page in pages for match in re.findall(r'rel="canonical" href="https://(\w+)\.example', page)}
     assert len(pages) > 10
