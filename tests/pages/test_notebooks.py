@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -151,20 +152,16 @@ def test_torch_is_installed_where_it_is_missing(missing, monkeypatch, capsys):
 
 
 # A reader's kernel is new. This one forgets what a notebook left instead: another costs what a lesson costs.
-FORGET = """\
+FORGET = f"""\
 %reset -f
 import os, sys, warnings
 left = [name for name, module in sys.modules.items() if (getattr(module, "__file__", None) or "").startswith(os.getcwd())]
 for name in left:
     del sys.modules[name]
-os.chdir({folder!r})
+os.chdir({{folder!r}})
 warnings.resetwarnings()
-if torch := sys.modules.get("torch"):
-    torch.manual_seed(torch.initial_seed() + 1)
-    torch.set_default_dtype(torch.float32)
-    torch.set_printoptions(profile="default", sci_mode=None)
-    torch.set_grad_enabled(True)
-    torch.backends.mha.set_fastpath_enabled(True)
+{inspect.getsource(page_blocks.as_imported)}
+as_imported()
 %reset -f
 """
 
