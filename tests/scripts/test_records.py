@@ -1,7 +1,6 @@
 """What .cache keeps is believed only when it is whole and was made here: else it is made anew, and nobody is told."""
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -18,12 +17,6 @@ from builder.scripts.claims import Claim
 
 RECORDS = ".cache/snippets"
 TWO_SUMS = f"{RECORDS}/layouts/two_sums"
-
-
-def digests(small):
-    site = small.path("site")
-    files = [path for path in site.rglob("*") if path.is_file()]
-    return {path.relative_to(site).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def notebook(small, ending):
@@ -85,7 +78,7 @@ def test_what_is_damaged_is_made_anew_and_nothing_is_told(small):
     epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
     assert small.build(**epoch).returncode == 0
     assert "2023-11-14" in small.read("site/en/reference/claims/index.html"), "the clock that was set is not obeyed"
-    before = digests(small)
+    before = small.digests()
     damage(small, f"{RECORDS}/index.values.json", lambda text: text.replace("e-", "e-9"))
     damage(small, *DAMAGE["an output that is no text"])
     damage(small, f"{RECORDS}/practice/try_it.entry.json", lambda text: "[]")
@@ -100,7 +93,7 @@ def test_what_is_damaged_is_made_anew_and_nothing_is_told(small):
     done = small.build("--quiet", **epoch)
     assert done.returncode == 0, done.said
     assert done.said == ""
-    assert digests(small) == before
+    assert small.digests() == before
 
 
 def test_the_machine_belongs_to_what_is_kept():

@@ -1,6 +1,7 @@
 """The fixture project, laid out in a folder of its own with the real hooks: what every test of a broken build breaks."""
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -137,6 +138,12 @@ class SmallProject:
     def write(self, name, text):
         self.path(name).parent.mkdir(parents=True, exist_ok=True)
         self.path(name).write_text(text, encoding="utf-8")
+
+    def digests(self):
+        """{file of the built site: what it holds, as a digest}."""
+        site = self.path("site")
+        files = [path for path in site.rglob("*") if path.is_file()]
+        return {path.relative_to(site).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def replace(self, name, old, new):
         """Replace text that must be there, so that a test breaks what it means to break."""
